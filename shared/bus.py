@@ -1,0 +1,284 @@
+"""Applies batches of change records: replicas first, then reactions, each exactly once and in the order of their stream.
+
+A batch is cut into lanes by the streams it writes, one transaction a lane. A lane that fails is run once more with a savepoint
+around every reaction, so that one poison change costs one reaction on one stream.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from shared import parking, positions, replicas
+from shared.changes import HEADS, Change, stream_id, stream_kind
+from shared.log import log
+from shared.metrics import metrics
+from shared.positions import REACTIONS, REPLICAS, Key, Progress
+from shared.reactions import Reaction, sources_of
+from shared.replicas import Replica
+from shared.trace import span
+from shared.tx import TRANSIENT, Database, Tx
+
+Groups = dict[Key, list[Change]]
+LANES = 4
+RESEND, FUSES = "global:resend", "global:fuses"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One reaction to be run for one change, with the stream it writes. ``failure`` when that could not even be told."""
+
+    reaction: Reaction
+    change: Change
+    target: str
+    failure: parking.Failure | None = None
+
+
+class Applier:
+    """Applies changes to one service: its replicas and its reactions."""
+
+    def __init__(self, database: Database, reactions: Iterable[Reaction], replicas_by_source: dict[str, Replica]) -> None:
+        self.database = database
+        self.service = database.service
+        self.reactions: dict[str, list[Reaction]] = defaultdict(list)
+        for reaction in reactions:
+            self.reactions[reaction.pattern.row.table].append(reaction)
+        self.by_name = {r.name: r for rs in self.reactions.values() for r in rs}
+        self.replicas = replicas_by_source
+        self._replica_sources = {source.partition(".")[0] for source in replicas_by_source}
+        self._kinds = sources_of(list(self.by_name.values()))
+        self.parked = asyncio.Event()
+        """Set when a reaction was parked: the retrier has something to do."""
+
+    def follows(self, reader: str, source: str, stream: str) -> bool:
+        """Whether this reader keeps a position for the stream."""
+        kind = stream_kind(stream)
+        if kind == RESEND:
+            return reader == REACTIONS and source != self.service
+        if kind == "global:heads":
+            return reader == REACTIONS and (source in self._replica_sources or source in self._kinds)
+        if reader == REPLICAS:
+            return source in self._replica_sources and kind != FUSES
+        return kind in self._kinds.get(source, ())
+
+    async def apply(self, changes: list[Change]) -> None:
+        """Applies a batch. Returns when everything of it is committed, parked or held; waits out a database that is away."""
+        for_replicas = self._groups(REPLICAS, changes)
+        if for_replicas:
+            await self._until_done(self._apply_replicas, for_replicas)
+        for_reactions = self._groups(REACTIONS, changes)
+        if for_reactions:
+            async with asyncio.TaskGroup() as lanes:
+                for lane in self._lanes(for_reactions):
+                    lanes.create_task(self._apply_lane(lane))
+
+    def _groups(self, reader: str, changes: list[Change]) -> Groups:
+        groups: Groups = {}
+        for c in changes:
+            key = (c.source, c.stream)
+            if key in groups:
+                groups[key].append(c)
+            elif self.follows(reader, c.source, c.stream):
+                groups[key] = [c]
+        return groups
+
+    async def _until_done(self, work: Callable[[Groups], Awaitable[None]], groups: Groups, *, wait: float = 0.05) -> None:
+        """Repeats while the trouble passes by itself; what fails otherwise is tried a stream at a time."""
+        while True:
+            try:
+                await work(groups)
+            except TRANSIENT as error:
+                log.warning("the database is away or busy, trying again", extra={"error": repr(error), "wait": wait})
+                metrics.transient_retries.inc()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 2)
+            except Exception as error:
+                await self._one_by_one(work, groups, error)
+                return
+            else:
+                return
+
+    async def _one_by_one(self, work: Callable[[Groups], Awaitable[None]], groups: Groups, error: Exception) -> None:
+        """A stream that cannot be applied at all stays behind; its announced head has it sent and tried again."""
+        if len(groups) == 1:
+            key = next(iter(groups))
+            log.error("a stream cannot be applied and stays behind", extra={"source": key[0], "stream": key[1]}, exc_info=error)
+            metrics.left_behind.inc()
+            return
+        for key, changes in groups.items():
+            await self._until_done(work, {key: changes})
+
+    async def keep_undecodable(self, topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, reason: str) -> None:
+        """Keeps a record that is no change record, whole; the number that is missing now heals as a gap."""
+
+        async def keep(_: Groups) -> None:
+            async with self.database.transaction() as tx:
+                await tx.run(
+                    "INSERT INTO undecodable (topic, partition, kafka_offset, key, value, reason) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                    topic, partition, offset, key, value, reason,
+                )  # fmt: skip
+
+        await self._until_done(keep, {})
+
+    # Replicas
+
+    async def _apply_replicas(self, groups: Groups) -> None:
+        async with self.database.transaction() as tx:
+            progresses = await positions.lock(tx, REPLICAS, groups, jump=True)
+            await self._lock_streams(tx, progresses, set())
+            await replicas.apply(tx, self.replicas, (c for p in progresses for c in p.ready))
+            await positions.save(tx, REPLICAS, progresses)
+        metrics.changes_applied.labels(REPLICAS).inc(sum(len(p.ready) for p in progresses))
+
+    # Reactions
+
+    def _calls(self, change: Change) -> list[Call]:
+        calls = []
+        for reaction in self.reactions.get(f"{change.source}.{change.table}", ()):
+            if not reaction.pattern.matches(change):
+                continue
+            try:
+                if change.context.hops >= parking.MAX_HOPS:
+                    raise parking.TooManyHops(change.name)
+                calls.append(Call(reaction, change, reaction.target(change)))
+            except Exception as error:  # noqa: BLE001 - an author's mistake parks, whatever it is
+                calls.append(Call(reaction, change, change.stream, parking.Failure(error)))
+        return calls
+
+    def _lanes(self, groups: Groups) -> list[Groups]:
+        """Cuts the groups so that no two lanes write the same stream."""
+        if len(groups) < 2 * LANES:
+            return [groups]
+        lane_of: dict[str, int] = {}
+        lanes: list[Groups] = [{} for _ in range(LANES)]
+        for n, (key, changes) in enumerate(groups.items()):
+            targets = {call.target for c in changes for call in self._calls(c)} | {key[1]}
+            known = {lane_of[t] for t in targets if t in lane_of}
+            lane = min(known) if known else n % LANES
+            for other in known - {lane}:
+                lanes[lane].update(lanes[other])
+                lanes[other] = {}
+                lane_of.update({t: lane for t, at in lane_of.items() if at == other})
+            lane_of.update(dict.fromkeys(targets, lane))
+            lanes[lane][key] = changes
+        return [lane for lane in lanes if lane]
+
+    async def _apply_lane(self, groups: Groups) -> None:
+        await self._until_done(self._attempt_lane, groups)
+
+    async def _attempt_lane(self, groups: Groups) -> None:
+        try:
+            await self._run_lane(groups, careful=False)
+        except TRANSIENT:
+            raise
+        except Exception as error:  # noqa: BLE001 - run again with savepoints, which finds and parks the culprit
+            log.info("a lane failed, running it with savepoints", extra={"error": repr(error)})
+            await self._run_lane(groups, careful=True)
+
+    async def _run_lane(self, groups: Groups, *, careful: bool) -> None:
+        async with self.database.transaction() as tx:
+            progresses = await positions.lock(tx, REACTIONS, groups, jump=False)
+            calls = [(p, call) for p in progresses for c in p.ready for call in self._calls(c)]
+            await self._lock_streams(tx, progresses, {call.target for _, call in calls} | ({FUSES} if careful and calls else set()))
+            runner = _Runner(tx, await parking.fused(tx) if calls else frozenset(), careful=careful)
+            for p, call in calls:
+                await runner.run(p, call)
+            await self._kit_records(tx, progresses)
+            await positions.save(tx, REACTIONS, progresses)
+        metrics.changes_applied.labels(REACTIONS).inc(sum(len(p.ready) for p in progresses))
+        if runner.parked:
+            self.parked.set()
+
+    async def _lock_streams(self, tx: Tx, progresses: list[Progress], targets: set[str]) -> None:
+        if any(p.gap for p in progresses):
+            targets = targets | {RESEND}
+        if targets:
+            await tx.run("SELECT lock_streams($1)", sorted(targets))
+
+    async def _kit_records(self, tx: Tx, progresses: list[Progress]) -> None:
+        """What the kit itself reacts to: heads, and requests to send our own changes again."""
+        for p in progresses:
+            for change in p.ready:
+                if change.table == HEADS:
+                    await self._expect(tx, change)
+                elif change.table == "resend_requests" and change.after and change.after["source"] == self.service:
+                    await tx.run("SELECT send_again($1, $2, $3)", change.after["stream"], change.after["from_seq"], change.after["to_seq"])
+                    metrics.resends.inc()
+
+    async def _expect(self, tx: Tx, change: Change) -> None:
+        """Keeps the announced heads that are ahead of our positions, to be asked for when their grace is over."""
+        heads: dict[str, int] = (change.after or {}).get("heads", {})
+        for reader in (REPLICAS, REACTIONS):
+            followed = {s: q for s, q in heads.items() if self.follows(reader, change.source, s)}
+            if followed:
+                await tx.run(
+                    "INSERT INTO expected (reader, source, stream, seq) SELECT $1, $2, h.stream, h.seq "
+                    "FROM unnest($3::text[], $4::bigint[]) AS h (stream, seq) LEFT JOIN positions p "
+                    "ON p.reader = $1 AND p.source = $2 AND p.stream = h.stream WHERE coalesce(p.seq, 0) < h.seq "
+                    "ON CONFLICT (reader, source, stream) DO UPDATE SET seq = greatest(expected.seq, excluded.seq)",
+                    reader, change.source, list(followed), list(followed.values()),
+                )  # fmt: skip
+
+
+class _Runner:
+    """Runs the calls of one lane in one transaction."""
+
+    def __init__(self, tx: Tx, fuses: frozenset[str], *, careful: bool) -> None:
+        self.tx = tx
+        self.fuses = fuses
+        self.careful = careful
+        self.parked: set[tuple[str, Key]] = set()
+        self._many: list[Call] = []
+
+    async def run(self, progress: Progress, call: Call) -> None:
+        name = call.reaction.name
+        if name in progress.parked or (name, progress.key) in self.parked:
+            await parking.queue(self._as_kit(call), name, call.change)
+        elif name in self.fuses:
+            await self._park(call, parking.Failure(RuntimeError("held by the fuse of this reaction")))
+        elif call.failure:
+            await self._park(call, call.failure)
+        elif self.careful:
+            await self._run_carefully(call)
+        else:
+            await invoke(self.tx, call)
+
+    async def _run_carefully(self, call: Call) -> None:
+        try:
+            async with self.tx.savepoint():
+                await invoke(self.tx, call)
+        except TRANSIENT:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an author's code raises is parked, that is the point
+            log.warning("a reaction failed and is parked", extra={"reaction": call.reaction.name, "change": call.change.name}, exc_info=error)
+            await self._park(call, parking.Failure(error))
+
+    async def _park(self, call: Call, failure: parking.Failure) -> None:
+        tx = self._as_kit(call)
+        await parking.park(tx, call.reaction.name, call.change, call.target, failure)
+        self.parked.add((call.reaction.name, (call.change.source, call.change.stream)))
+        metrics.parked.labels(call.reaction.name).inc()
+        if self.careful and failure.state == "retrying" and await parking.failing_streams(tx, call.reaction.name) >= parking.FUSE_STREAMS:
+            await parking.blow_fuse(tx, call.reaction.name, failure)
+
+    def _as_kit(self, call: Call) -> Tx:
+        act_for(self.tx, call)
+        return self.tx
+
+
+def act_for(tx: Tx, call: Call) -> None:
+    """Gives the transaction the tenant of the stream the call writes, and the change as the cause of what is written."""
+    change = call.change
+    context = replace(change.context, cause=change.name, hops=change.context.hops + 1)
+    tx.act_as(stream_id(call.target, "org"), stream_id(call.target, "user") or stream_id(change.stream, "user"), context, change)
+
+
+async def invoke(tx: Tx, call: Call) -> None:
+    """Runs one reaction for one change."""
+    act_for(tx, call)
+    with span(call.reaction.name, call.change.traceparent) as traceparent:
+        if traceparent:
+            tx.act_as(tx.org_id, tx.user_id, replace(tx.context, traceparent=traceparent), call.change)
+        row = call.reaction.pattern.row.of(call.change)
+        await call.reaction.function(tx, [row] if call.reaction.many else row)
+    metrics.reactions_run.labels(call.reaction.name).inc()

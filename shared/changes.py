@@ -1,0 +1,99 @@
+"""The change record as it travels: one JSON text a change, on topic ``<service>.changes``, keyed by its stream."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+
+Op = Literal["insert", "update", "delete", "restate"]
+
+HEADS = "_heads"
+RESTATE = "_restate"
+"""Tables that are not tables: the kit's own records in a stream."""
+
+
+class Undecodable(Exception):
+    """These bytes are no change record; they are kept raw, and the hole they leave in their stream heals as a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """On whose behalf, in which flow, and because of what something is written. Travels into every record it causes."""
+
+    by: str | None = None
+    flow_id: UUID | None = None
+    cause: str | None = None
+    hops: int = 0
+    traceparent: str | None = None
+
+    def as_json(self) -> str:
+        return orjson.dumps(self).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one row. ``before`` holds the changed columns only (all of them for a delete)."""
+
+    source: str
+    stream: str
+    seq: int
+    epoch: int
+    table: str
+    op: Op
+    at: datetime
+    context: Context
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    raw: str
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row as it is now, or as it last was for a delete."""
+        return self.after if self.after is not None else self.before or {}
+
+    @property
+    def name(self) -> str:
+        """Names this change for people and as the ``cause`` of others."""
+        return f"{self.source}/{self.stream}/{self.epoch}.{self.seq}"
+
+    @property
+    def traceparent(self) -> str | None:
+        return self.context.traceparent
+
+
+def decode(source: str, value: bytes | str | None) -> Change:
+    """Reads one record of ``<source>.changes``. Raises :class:`Undecodable` with the reason."""
+    if value is None:
+        raise Undecodable("no value")
+    try:
+        r = orjson.loads(value)
+        flow_id = r.get("flow_id")
+        return Change(
+            source=source,
+            stream=str(r["stream"]),
+            seq=int(r["seq"]),
+            epoch=int(r["epoch"]),
+            table=str(r["table"]),
+            op=r["op"],
+            at=datetime.fromisoformat(r["at"]),
+            context=Context(r.get("by"), UUID(flow_id) if flow_id else None, r.get("cause"), int(r.get("hops") or 0), r.get("traceparent")),
+            before=r.get("before"),
+            after=r.get("after"),
+            raw=value if isinstance(value, str) else value.decode(),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def stream_kind(stream: str) -> str:
+    """``org`` for ``org:<uuid>``, ``user`` for ``user:<uuid>``, the whole name for ``global:<name>``."""
+    kind = stream.partition(":")[0]
+    return stream if kind == "global" else kind
+
+
+def stream_id(stream: str, kind: str) -> UUID | None:
+    """The id in ``<kind>:<uuid>``, ``None`` for a stream of another kind."""
+    prefix, _, rest = stream.partition(":")
+    return UUID(rest) if prefix == kind else None

@@ -1,0 +1,144 @@
+"""What a service does by itself to notice and mend losses: announce heads, check those of others, retry what is parked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from shared import parking, positions
+from shared.bus import FUSES, RESEND, Applier, Call, act_for, invoke
+from shared.changes import Change, decode
+from shared.log import log
+from shared.metrics import metrics
+from shared.positions import REACTIONS
+from shared.tx import TRANSIENT, Database, Tx
+
+HEADS_EVERY = 2.0
+GRACE = "5 seconds"
+ROUND = "3 seconds"
+ROUNDS = 3
+
+
+async def every(seconds: float, work: Callable[[], Awaitable[object]], name: str, wake: asyncio.Event | None = None) -> None:
+    """Repeats the work for ever, sooner when woken. What it raises is logged and does not end it."""
+    while True:
+        try:
+            await work()
+        except TRANSIENT as error:
+            log.warning("a background task waits for the database", extra={"task": name, "error": repr(error)})
+        except Exception as error:
+            log.error("a background task failed and goes on", extra={"task": name}, exc_info=error)
+        if wake is None:
+            await asyncio.sleep(seconds)
+            continue
+        try:
+            await asyncio.wait_for(wake.wait(), timeout=seconds)
+        except TimeoutError:
+            pass
+        wake.clear()
+
+
+async def announce_heads(database: Database) -> None:
+    """Tells all readers how far each stream has come that was written since the last time."""
+    async with database.transaction() as tx:
+        await tx.run("SELECT announce_heads()")
+
+
+async def check_expected(database: Database) -> None:
+    """Asks for announced changes that did not come within the grace, and asks again for holes that stay open."""
+    async with database.transaction() as tx:
+        await tx.run("SELECT lock_streams($1)", [RESEND])
+        await tx.run(
+            "DELETE FROM expected e USING positions p WHERE p.reader = e.reader AND p.source = e.source AND p.stream = e.stream AND p.seq >= e.seq"
+        )
+        late = await tx.records(
+            "SELECT e.source, e.stream, coalesce(min(p.seq), 0) AS seq, max(e.seq) AS head FROM expected e LEFT JOIN positions p USING (reader, source, stream) "
+            f"WHERE e.since < now() - interval '{GRACE}' GROUP BY 1, 2"  # noqa: S608 - a constant
+        )
+        for r in late:
+            metrics.gaps.labels(r["source"]).inc()
+            await positions.ask_again(tx, r["source"], r["stream"], r["seq"] + 1, r["head"])
+        await tx.run(
+            "UPDATE resend_requests q SET closed_at = now() WHERE closed_at IS NULL AND NOT EXISTS (SELECT FROM positions p "
+            "WHERE p.source = q.source AND p.stream = q.stream AND p.seq < q.to_seq)"
+        )
+        await tx.run(
+            "UPDATE resend_requests SET round = round + 1, asked_at = now() WHERE closed_at IS NULL AND "
+            f"asked_at < now() - CASE WHEN round < {ROUNDS} THEN interval '{ROUND}' ELSE interval '60 seconds' END"  # noqa: S608 - constants
+        )
+        stuck = await tx.records("SELECT source, stream, from_seq, to_seq FROM resend_requests WHERE closed_at IS NULL AND round >= $1", ROUNDS)
+    metrics.gap_alarms.set(len(stuck))
+    for r in stuck:
+        log.error("changes stay missing: run mesh restate for this stream", extra=dict(r))
+
+
+class Retrier:
+    """Retries parked reactions with back-off, in the order their changes came."""
+
+    def __init__(self, applier: Applier) -> None:
+        self.applier = applier
+        self.database = applier.database
+
+    async def retry_due(self) -> None:
+        """One attempt for every parked pair whose time has come; for a fused reaction only its oldest."""
+        async with self.database.transaction(readonly=True) as tx:
+            due = await tx.records(
+                "SELECT reaction, source, stream, target FROM parked p WHERE state <> 'dead' AND next_at <= now() AND "
+                "(NOT EXISTS (SELECT FROM fuses f WHERE f.reaction = p.reaction) OR p.since = (SELECT min(since) FROM parked o WHERE o.reaction = p.reaction)) "
+                "ORDER BY next_at LIMIT 50"
+            )
+            counts = await tx.records("SELECT state, count(*) AS n FROM parked GROUP BY 1")
+        for state in ("waiting", "retrying", "dead"):
+            metrics.parked_now.labels(state).set(next((r["n"] for r in counts if r["state"] == state), 0))
+        for r in due:
+            await self.retry(r["reaction"], r["source"], r["stream"], r["target"])
+        if any(r["state"] == "waiting" for r in counts):
+            asyncio.get_running_loop().call_later(0.05, self.applier.parked.set)
+
+    async def retry(self, reaction: str, source: str, stream: str, target: str) -> None:
+        """Runs what waits for one pair, as far as it goes."""
+        async with self.database.transaction() as tx:
+            await positions.lock(tx, REACTIONS, {(source, stream): []}, jump=False)
+            rows = await tx.records(
+                "SELECT record FROM parked_changes WHERE reaction = $1 AND source = $2 AND stream = $3 ORDER BY epoch, seq", reaction, source, stream
+            )
+            calls = [self._call(reaction, decode(source, r["record"]), target) for r in rows]
+            await tx.run("SELECT lock_streams($1)", sorted({target, FUSES} | {c.target for c in calls}))
+            here = "reaction = $1 AND source = $2 AND stream = $3"
+            if not await tx.value(f"SELECT true FROM parked WHERE {here} FOR UPDATE", reaction, source, stream):  # noqa: S608 - a constant
+                return
+            failed = await self._run(tx, calls)
+            if failed is None:
+                await tx.run(f"DELETE FROM parked WHERE {here}", reaction, source, stream)  # noqa: S608 - a constant
+                await tx.run("DELETE FROM fuses WHERE reaction = $1", reaction)
+                return
+            call, failure = failed
+            await tx.run(f"DELETE FROM parked_changes WHERE {here} AND (epoch, seq) < ($4, $5)", reaction, source, stream, call.change.epoch, call.change.seq)  # noqa: S608 - a constant
+            attempt = await tx.value(f"SELECT attempt FROM parked WHERE {here}", reaction, source, stream)  # noqa: S608 - a constant
+            act_for(tx, replace(call, target=target))
+            await tx.run(
+                "UPDATE parked SET attempt = attempt + 1, error = $4, next_at = now() + $5, "  # noqa: S608 - a constant
+                f"state = CASE WHEN since < now() - $6::interval THEN 'dead' ELSE $7 END WHERE {here}",
+                reaction, source, stream, failure.text, failure.delay(attempt + 1), parking.DEAD_AFTER, failure.state,
+            )  # fmt: skip
+
+    def _call(self, name: str, change: Change, target: str) -> Call:
+        reaction = self.applier.by_name.get(name)
+        if reaction is None:
+            return Call(None, change, target, parking.Failure(LookupError(f"no reaction is called {name} now")))  # type: ignore[arg-type]
+        try:
+            return Call(reaction, change, reaction.target(change))
+        except Exception as error:  # noqa: BLE001 - an author's mistake keeps it parked
+            return Call(reaction, change, target, parking.Failure(error))
+
+    async def _run(self, tx: Tx, calls: list[Call]) -> tuple[Call, parking.Failure] | None:
+        for call in calls:
+            if call.failure:
+                return call, call.failure
+            try:
+                async with tx.savepoint():
+                    await invoke(tx, call)
+            except TRANSIENT:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it raises, it stays parked
+                return call, parking.Failure(error)
+        return None

@@ -1,0 +1,45 @@
+"""JSON logs, one object a line, with the flow, tenant and trace of what is being done."""
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Any
+
+import orjson
+
+log = logging.getLogger("mesh")
+
+about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039 - never mutated, only replaced
+"""What the current task works on: ``flow_id``, ``org_id``, ``trace_id``, ``request_id``."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Json(logging.Formatter):
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "service": self.service,
+            "message": record.getMessage(),
+            **about.get(),
+            **{k: v for k, v in vars(record).items() if k not in _STANDARD},
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            entry["error"] = repr(record.exc_info[1])
+            entry["stack"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+def set_up_logs(service: str, level: str) -> None:
+    """Sends every log of the process to standard output as JSON."""
+    handler = logging.StreamHandler(sys.stdout)
+    formatter = _Json(service)
+    formatter.converter = __import__("time").gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    log.setLevel(level)

@@ -1,0 +1,75 @@
+-- How a lost record is noticed and sent again.
+
+CREATE TABLE heads_sent (
+    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    until xid8 NOT NULL
+);
+INSERT INTO heads_sent (until) VALUES (pg_snapshot_xmin(pg_current_snapshot()));
+
+-- Appends the newest number of every stream that committed since the last call to global:heads, in records of at most 1 000
+-- streams. Everything below the snapshot's xmin is committed or gone, so nothing can slip in behind the mark.
+CREATE FUNCTION announce_heads() RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    since xid8;
+    before_this xid8 := pg_snapshot_xmin(pg_current_snapshot());
+    chunk jsonb;
+    sent int := 0;
+BEGIN
+    PERFORM lock_streams('{global:heads}');
+    SELECT until INTO since FROM heads_sent;
+    IF since >= before_this THEN RETURN 0; END IF;
+    FOR chunk IN
+        WITH advanced AS (
+            SELECT c.stream, max(c.seq) AS seq, row_number() OVER (ORDER BY c.stream) / 1000 AS part
+            FROM changes c WHERE c.xid >= since AND c.xid < before_this AND c.stream <> 'global:heads' AND NOT c.again
+            GROUP BY c.stream)
+        SELECT jsonb_object_agg(stream, seq) FROM advanced GROUP BY part
+    LOOP
+        PERFORM append_change('global:heads', '_heads', 'insert', NULL, jsonb_build_object('heads', chunk));
+        sent := sent + 1;
+    END LOOP;
+    IF sent = 0 THEN
+        PERFORM append_change('global:heads', '_heads', 'insert', NULL, '{"heads": {}}');
+    END IF;
+    UPDATE heads_sent SET until = before_this;
+    RETURN sent;
+END $$;
+
+-- Sends numbers first..last of a stream once more. Answers how many of them the log still has.
+CREATE FUNCTION send_again(name text, first bigint, last bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    sent bigint;
+BEGIN
+    INSERT INTO changes (stream, seq, payload, again)
+        SELECT DISTINCT ON (c.seq) c.stream, c.seq, c.payload, true
+        FROM changes c WHERE c.stream = name AND c.seq BETWEEN first AND last ORDER BY c.seq;
+    GET DIAGNOSTICS sent = ROW_COUNT;
+    RETURN sent;
+END $$;
+
+-- Appends the present rows of a stream as restate records between a start and an end marker. The stream must be locked and
+-- its tenant or person set, so that row-level security shows its rows and no others.
+CREATE FUNCTION restate(name text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    kind text := CASE WHEN name LIKE 'global:%' THEN name ELSE split_part(name, ':', 1) END;
+    id text := CASE WHEN name LIKE 'global:%' THEN NULL ELSE split_part(name, ':', 2) END;
+    since bigint;
+    t published;
+    r jsonb;
+    n bigint := 0;
+BEGIN
+    since := append_change(name, '_restate', 'restate', NULL, '{"marker": "start"}');
+    FOR t IN SELECT * FROM published p WHERE p.kind = restate.kind ORDER BY p.name LOOP
+        FOR r IN EXECUTE format('SELECT to_jsonb(x) - $2 FROM %I x', t.name)
+                || CASE WHEN t.key IS NULL THEN '' ELSE format(' WHERE %I = $1::uuid', t.key) END USING id, t.private
+        LOOP
+            PERFORM append_change(name, t.name, 'restate', NULL, r);
+            n := n + 1;
+        END LOOP;
+    END LOOP;
+    PERFORM append_change(name, '_restate', 'restate', NULL, jsonb_build_object('marker', 'end', 'since', since));
+    RETURN n;
+END $$;

@@ -1,0 +1,122 @@
+"""Positions: which changes of a batch are new, which are duplicates, and which wait for one that is missing.
+
+The position of a stream commits together with the effect of its changes; that is what makes an effect happen exactly once.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from shared.changes import RESTATE, Change, decode
+from shared.tx import Tx
+
+Key = tuple[str, str]
+"""(source service, stream)"""
+
+REPLICAS, REACTIONS = "replicas", "reactions"
+
+
+@dataclass
+class Progress:
+    """One stream of one source while a batch is being applied."""
+
+    key: Key
+    epoch: int
+    seq: int
+    parked: frozenset[str]
+    ready: list[Change] = field(default_factory=list)
+    hold: dict[int, Change] = field(default_factory=dict)
+    release: list[int] = field(default_factory=list)
+    moved: bool = False
+
+    def offer(self, change: Change, *, jump: bool) -> None:
+        """Sorts one change into ready, held or already seen. ``jump``: a restatement may close a gap by replacing it."""
+        if change.epoch < self.epoch:
+            return
+        starts_over = change.table == RESTATE and (change.after or {}).get("marker") == "start"
+        if change.epoch > self.epoch:
+            jump = jump or self.epoch > 0
+            self.epoch, self.seq, self.moved = change.epoch, 0, True
+        if change.seq <= self.seq:
+            return
+        if change.seq > self.seq + 1 and not (starts_over and (jump or self.seq == 0)):
+            self.hold[change.seq] = change
+            return
+        self._take(change)
+
+    def _take(self, change: Change | None) -> None:
+        while change is not None:
+            self.ready.append(change)
+            self.seq, self.moved = change.seq, True
+            change = self.hold.pop(self.seq + 1, None)
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        """The numbers that are missing before the first held change."""
+        waiting = [s for s in self.hold if s > self.seq]
+        return (self.seq + 1, min(waiting) - 1) if waiting else None
+
+
+async def lock(tx: Tx, reader: str, groups: Mapping[Key, Iterable[Change]], *, jump: bool) -> list[Progress]:
+    """Locks the positions of these streams and sorts their changes. The first thing a consuming transaction does."""
+    keys = sorted(groups)
+    rows = await tx.records("SELECT * FROM lock_positions($1, $2, $3)", reader, [k[0] for k in keys], [k[1] for k in keys])
+    found = {(r["source"], r["stream"]): r for r in rows}
+    result = []
+    for key in keys:
+        r = found[key]
+        progress = Progress(key, r["epoch"], r["seq"], frozenset(r["parked"]))
+        if r["holding"]:
+            await _load_held(tx, reader, progress)
+        for change in groups[key]:
+            progress.offer(change, jump=jump)
+        result.append(progress)
+    return result
+
+
+async def _load_held(tx: Tx, reader: str, progress: Progress) -> None:
+    source, stream = progress.key
+    for r in await tx.records("SELECT seq, record FROM held WHERE reader = $1 AND source = $2 AND stream = $3", reader, source, stream):
+        progress.hold[r["seq"]] = decode(source, r["record"])
+        progress.release.append(r["seq"])
+
+
+async def save(tx: Tx, reader: str, progresses: Iterable[Progress]) -> None:
+    """Moves the positions and keeps what still waits. Gaps are asked for, so ``global:resend`` must be locked when there are any."""
+    moved = [p for p in progresses if p.moved]
+    if moved:
+        await tx.run(
+            "SELECT set_positions($1, $2, $3, $4, $5)",
+            reader,
+            [p.key[0] for p in moved],
+            [p.key[1] for p in moved],
+            [p.epoch for p in moved],
+            [p.seq for p in moved],
+        )
+    for p in progresses:
+        if p.hold or p.release:
+            await _save_held(tx, reader, p)
+
+
+async def _save_held(tx: Tx, reader: str, p: Progress) -> None:
+    source, stream = p.key
+    done = [s for s in p.release if s not in p.hold or s <= p.seq]
+    if done:
+        await tx.run("DELETE FROM held WHERE reader = $1 AND source = $2 AND stream = $3 AND seq = ANY($4)", reader, source, stream, done)
+    waiting = [c for s, c in p.hold.items() if s > p.seq and s not in p.release]
+    if waiting:
+        await tx.run(
+            "INSERT INTO held (reader, source, stream, seq, record) SELECT $1, $2, $3, * FROM unnest($4::bigint[], $5::text[]) ON CONFLICT DO NOTHING",
+            reader, source, stream, [c.seq for c in waiting], [c.raw for c in waiting],
+        )  # fmt: skip
+    if p.gap:
+        await ask_again(tx, source, stream, *p.gap)
+
+
+async def ask_again(tx: Tx, source: str, stream: str, first: int, last: int) -> None:
+    """Asks the owner of a stream to send these numbers once more; the request is a row that travels."""
+    await tx.run(
+        "INSERT INTO resend_requests (source, stream, from_seq, to_seq) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT (source, stream, from_seq) DO UPDATE SET to_seq = excluded.to_seq, closed_at = NULL "
+        "WHERE resend_requests.to_seq < excluded.to_seq OR resend_requests.closed_at IS NOT NULL",
+        source, stream, first, last,
+    )  # fmt: skip

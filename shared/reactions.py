@@ -1,0 +1,70 @@
+"""Reactions: functions that run once, in order, for each matching change of another service."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shared.changes import Change
+from shared.rows import Pattern, Row
+
+Function = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """One function with the pattern it reacts to.
+
+    ``writes`` names the stream it writes when that is not the stream of the change. ``many`` takes a list of rows of one
+    stream instead of a row, for sets.
+    """
+
+    name: str
+    pattern: Pattern
+    function: Function
+    writes: Callable[[Any], str] | None
+    many: bool
+
+    @property
+    def service(self) -> str:
+        return self.name.partition(".")[0]
+
+    def target(self, change: Change) -> str:
+        """The stream this reaction writes for the change. Raises what ``writes`` raises."""
+        return self.writes(self.pattern.row.of(change)) if self.writes else change.stream
+
+
+_all: dict[str, Reaction] = {}
+
+
+def on(pattern: Pattern, *, writes: Callable[[Any], str] | None = None, many: bool = False) -> Callable[[Function], Function]:
+    """Runs the function in the transaction that moves the position past the change: exactly once, in the stream's order.
+
+    The function gets a :class:`shared.tx.Tx` whose tenant or person is that of the stream it writes, and the row. What it
+    raises parks this reaction for this stream; :class:`shared.errors.NotYet` says that a row it needs has not come.
+    """
+
+    def register(function: Function) -> Function:
+        service = function.__module__.split(".")[1]
+        name = f"{service}.{function.__name__}"
+        if name in _all and _all[name].function.__code__.co_filename != function.__code__.co_filename:
+            raise ValueError(f"two reactions are called {name}")
+        _all[name] = Reaction(name, pattern, function, writes, many)
+        return function
+
+    return register
+
+
+def reactions_of(service: str) -> list[Reaction]:
+    """The reactions registered by the modules of a service, in order of their definition."""
+    return [r for r in _all.values() if r.service == service]
+
+
+def sources_of(reactions: list[Reaction]) -> dict[str, set[str]]:
+    """The services reacted to, with the kinds of stream that matter of each."""
+    sources: dict[str, set[str]] = {}
+    for r in reactions:
+        sources.setdefault(r.pattern.row.service(), set()).add(r.pattern.row.stream)
+    return sources
+
+
+__all__ = ["Reaction", "Row", "on", "reactions_of", "sources_of"]

@@ -1,0 +1,42 @@
+"""The one place where the environment is read."""
+
+from functools import cache
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+
+class Settings(BaseSettings):
+    """What a service is told from outside. Every field is an environment variable of the same name in capitals."""
+
+    database_url: SecretStr = Field(default=SecretStr(""), description="The service's own Postgres, as its application role")
+    database_pool: int = Field(default=8, description="Connections a process holds at most")
+    kafka_bootstrap: str = Field(default="127.0.0.1:9092", description="host:port of a broker")
+    kafka_username: str = Field(default="", description="SCRAM user of this service")
+    kafka_password: SecretStr = Field(default=SecretStr(""), description="Its password")
+    kafka_security_protocol: str = Field(default="SASL_PLAINTEXT", description="SASL_SSL outside of one machine")
+    mesh_services: str = Field(default="user,org,billing,notification,provisioning,console", description="Services whose changes are read")
+    http_host: str = Field(default="127.0.0.1", description="Where the REST API listens")
+    http_port: int = Field(default=8000, description="Its port; 0 picks a free one")
+    console_url: str = Field(default="http://127.0.0.1:8005", description="Base of the Location of every flow")
+    public_url: str = Field(default="http://127.0.0.1:8005", description="Base of the links in mails")
+    cors_origins: list[str] = Field(default=[], description="Origins that browsers may call from; none by default")
+    operator_token_hash: str = Field(default="", description="SHA-256 of the operator token, hex; empty: no operator")
+    cursor_secret: SecretStr = Field(default=SecretStr(""), description="Signs list cursors; the same for every replica")
+    smtp_host: str = Field(default="127.0.0.1", description="Mail server")
+    smtp_port: int = Field(default=25, description="Its port")
+    smtp_username: str = Field(default="", description="Mail server's user; empty: none")
+    smtp_password: SecretStr = Field(default=SecretStr(""), description="Its password")
+    mail_from: str = Field(default="SaaS Mesh <no-reply@mesh.localhost>", description="Sender of mails")
+    stripe_api_key: SecretStr = Field(default=SecretStr(""), description="Secret key of the payment provider")
+    stripe_api_base: str = Field(default="https://api.stripe.com", description="Its address")
+    log_level: str = Field(default="INFO", description="Least severe level that is logged")
+    access_token_seconds: int = Field(default=600, description="Life of an access token")
+    refresh_token_days: int = Field(default=30, description="Life of a refresh token")
+    sign_in_failures: int = Field(default=5, description="Failures for an address in 15 minutes before back-off")
+    rate_limit_per_minute: int = Field(default=600, description="Unauthenticated requests a minute and address; loopback is exempt")
+
+
+@cache
+def settings() -> Settings:
+    return Settings()

@@ -1,0 +1,47 @@
+"""Traces: one trace from the request through every hop to the data plane, carried by ``traceparent`` in change records.
+
+Exporting is switched on by the standard variable ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``OTEL_TRACES_EXPORTER=otlp``); without it
+the ``traceparent`` still travels and no span is made.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+_exporting = False
+
+
+def set_up_traces(service: str) -> bool:
+    """Starts exporting when the environment says where to. Answers whether spans are made."""
+    global _exporting  # noqa: PLW0603 - one process, one tracer
+    if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+        return False
+    provider = TracerProvider(resource=Resource.create({"service.name": f"mesh-{service}"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=500))
+    trace.set_tracer_provider(provider)
+    _exporting = True
+    return True
+
+
+@contextmanager
+def span(name: str, parent: str | None) -> Iterator[str | None]:
+    """A span below the given ``traceparent``; yields the ``traceparent`` for what it causes."""
+    if not _exporting:
+        yield parent
+        return
+    context = propagate.extract({"traceparent": parent}) if parent else None
+    with trace.get_tracer("mesh").start_as_current_span(name, context=context):
+        yield current_traceparent()
+
+
+def current_traceparent() -> str | None:
+    """The ``traceparent`` of the span that is open, in the W3C form."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")

@@ -1,0 +1,256 @@
+"""Transactions: what an author sees of the database.
+
+A :class:`Tx` knows its tenant, its actor and its flow. Writing transactions lock the streams they write before they read
+anything: use :meth:`Database.transaction` with ``writes``, or :meth:`Tx.enter` once the stream is known.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import orjson
+from pydantic import BaseModel
+
+from shared.changes import Change, Context, stream_id
+from shared.errors import NotFound, Refused, RowTooLarge
+
+Model = TypeVar("Model", bound=BaseModel)
+
+TRANSIENT = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.CannotConnectNowError,
+)
+"""Trouble that passes by itself: wait and try again, nothing is wrong with the request."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a stream of a service had come when something was written; a caller hands it on to read its own write."""
+
+    source: str
+    stream: str
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.stream}/{self.epoch}.{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Raises ValueError when the text is no position token."""
+        source, stream, number = text.strip().split("/")
+        epoch, seq = number.split(".")
+        return cls(source, stream, int(epoch), int(seq))
+
+
+class Tx:
+    """One transaction: plain SQL in, models out.
+
+    The first statement after :meth:`enter` or a change of :attr:`context` carries the identity into the database.
+    """
+
+    def __init__(self, connection: asyncpg.Connection, service: str, context: Context) -> None:
+        self._connection = connection
+        self.service = service
+        self.context = context
+        self.org_id: UUID | None = None
+        self.user_id: UUID | None = None
+        self.change: Change | None = None
+        self.streams: list[str] = []
+        self._pending = True
+
+    async def enter(self, *writes: str, org: UUID | None = None, user: UUID | None = None) -> None:
+        """Sets whose rows are seen and locks the streams to be written, in sorted order.
+
+        A stream ``org:<id>`` or ``user:<id>`` names its tenant or person; ``org`` and ``user`` add the other one, or set
+        the tenant of a transaction that only reads.
+        """
+        self._set_identity(writes, org, user)
+        await self._enter(sorted(writes))
+        self.streams.extend(writes)
+
+    def _set_identity(self, writes: Iterable[str], org: UUID | None, user: UUID | None) -> None:
+        self.org_id = org or next((i for w in writes if (i := stream_id(w, "org"))), self.org_id)
+        self.user_id = user or next((i for w in writes if (i := stream_id(w, "user"))), self.user_id)
+
+    def act_as(self, org: UUID | None, user: UUID | None, context: Context, change: Change | None) -> None:
+        """Changes tenant, person and cause for the statements that follow; the streams stay locked."""
+        self.org_id, self.user_id, self.context, self.change = org, user, context, change
+        self._pending = True
+
+    def continue_flow(self, flow_id: UUID | None) -> None:
+        """What is written from here on belongs to a flow that was waiting for this request."""
+        if flow_id:
+            self.context = replace(self.context, flow_id=flow_id)
+            self._pending = True
+
+    async def _enter(self, writes: Sequence[str]) -> None:
+        await self._connection.execute("SELECT enter($1, $2, $3, $4)", self.org_id, self.user_id, self.context.as_json(), list(writes))
+        self._pending = False
+
+    async def _ready(self) -> asyncpg.Connection:
+        if self._pending:
+            await self._enter([])
+        return self._connection
+
+    async def maybe(self, model: type[Model], sql: str, *args: Any) -> Model | None:
+        """The first row, or None."""
+        connection = await self._ready()
+        with translated():
+            record = await connection.fetchrow(sql, *args)
+        return None if record is None else model.model_validate(dict(record))
+
+    async def one(self, model: type[Model], sql: str, *args: Any) -> Model:
+        """The first row. Raises :class:`NotFound` when there is none: a write that meets no row is an error."""
+        row = await self.maybe(model, sql, *args)
+        if row is None:
+            raise NotFound
+        return row
+
+    async def all(self, model: type[Model], sql: str, *args: Any) -> list[Model]:
+        connection = await self._ready()
+        with translated():
+            records = await connection.fetch(sql, *args)
+        return [model.model_validate(dict(r)) for r in records]
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        """The first column of the first row, or None."""
+        connection = await self._ready()
+        with translated():
+            return await connection.fetchval(sql, *args)
+
+    async def run(self, sql: str, *args: Any) -> int:
+        """Executes and answers how many rows it met."""
+        connection = await self._ready()
+        with translated():
+            status = await connection.execute(sql, *args)
+        last = status.rpartition(" ")[2]
+        return int(last) if last.isdigit() else 0
+
+    async def records(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """Raw records, for the kit and for sets."""
+        connection = await self._ready()
+        with translated():
+            return list(await connection.fetch(sql, *args))
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What fails inside leaves nothing; the transaction goes on."""
+        await self._ready()
+        try:
+            async with self._connection.transaction():
+                yield
+        finally:
+            self._pending = True
+
+    async def timer(self, kind: str, id: UUID, sql_time: str = "mesh_now()", *args: Any) -> None:
+        """Sets or moves the timer ``kind`` of a row to a time of the tenant's clock; it fires on the stream entered last.
+
+        ``sql_time`` is an SQL expression over ``args`` numbered from $4.
+        """
+        target = f"org:{self.org_id}" if self.org_id else self.streams[-1]
+        await self.run(
+            f"INSERT INTO due (kind, target, id, due_at) SELECT $1, $2, $3, {sql_time} "  # noqa: S608 - an author's expression, never input
+            "ON CONFLICT (kind, target, id) DO UPDATE SET due_at = excluded.due_at, attempt = 0, leased_until = '-infinity'",
+            kind, target, id, *args,
+        )  # fmt: skip
+
+    async def positions(self) -> list[Position]:
+        """How far the streams of this transaction have come: what its answer's ``Mesh-Position`` says."""
+        if not self.streams:
+            return []
+        rows = await self._connection.fetch(
+            "SELECT stream, seq, (SELECT epoch FROM incarnation) AS epoch FROM streams WHERE stream = ANY($1) AND seq > 0", self.streams
+        )
+        return [Position(self.service, r["stream"], r["epoch"], r["seq"]) for r in rows]
+
+
+class translated:  # noqa: N801 - reads as a word at its call sites
+    """Turns a database error that means a refusal into that refusal."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if not isinstance(error, asyncpg.PostgresError):
+            return
+        if error.sqlstate == "MS002":
+            raise RowTooLarge(str(error)) from error
+        known = Refused.by_constraint.get(getattr(error, "constraint_name", None) or "")
+        if known:
+            raise known from error
+
+
+class Database:
+    """The service's own Postgres."""
+
+    def __init__(self, pool: asyncpg.Pool, service: str) -> None:
+        self.pool = pool
+        self.service = service
+
+    @classmethod
+    async def connect(cls, url: str, service: str, size: int = 8) -> "Database":
+        """Connects as the application role. Raises :class:`UnsafeRole` when that role could see past row-level security."""
+        pool = await asyncpg.create_pool(
+            url,
+            init=_set_codecs,
+            reset=_nothing_to_reset,
+            min_size=1,
+            max_size=size,
+            max_inactive_connection_lifetime=300,
+            command_timeout=30,
+            server_settings={"search_path": f'"{service}"', "TimeZone": "UTC", "application_name": f"mesh-{service}"},
+        )
+        await _refuse_unsafe_role(pool, service)
+        return cls(pool, service)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def transaction(
+        self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False
+    ) -> AsyncIterator[Tx]:
+        """A transaction that writes the named streams (locked first), or reads as the given tenant or person."""
+        async with self.pool.acquire() as connection, connection.transaction(readonly=readonly):
+            tx = Tx(connection, self.service, context or Context())
+            if writes or org or user:
+                await tx.enter(*writes, org=org, user=user)
+            yield tx
+
+
+async def _set_codecs(connection: asyncpg.Connection) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(kind, encoder=lambda v: v if isinstance(v, str) else orjson.dumps(v).decode(), decoder=orjson.loads, schema="pg_catalog")
+
+
+async def _nothing_to_reset(_: asyncpg.Connection) -> None:
+    """Identity is set with SET LOCAL only and ends with the transaction; a RESET ALL would cost a round trip each time."""
+
+
+class UnsafeRole(Exception):
+    """The database role could see every tenant's rows: it is a superuser, bypasses row-level security, or owns the schema."""
+
+
+async def _refuse_unsafe_role(pool: asyncpg.Pool, service: str) -> None:
+    unsafe = await pool.fetchval(
+        "SELECT r.rolsuper OR r.rolbypassrls OR pg_has_role(r.oid, n.nspowner, 'MEMBER') "
+        "FROM pg_roles r, pg_namespace n WHERE r.rolname = current_user AND n.nspname = $1",
+        service,
+    )
+    if unsafe is None:
+        raise UnsafeRole(f"Schema {service} does not exist, or this role may not see it. Run the migrations first.")
+    if unsafe:
+        raise UnsafeRole(f"{UnsafeRole.__doc__} Connect as {service}_app.")
