@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.helpers import create_ssl_context
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -34,12 +34,26 @@ def kafka_broker(settings: Settings, service: str) -> KafkaBroker:
     return KafkaBroker(settings.kafka_bootstrap, security=security, client_id=f"mesh-{service}", apply_types=False, logger=None)
 
 
+class _Joined(ConsumerRebalanceListener):
+    """Whether this replica belongs to its group. One without partitions is a working spare."""
+
+    def __init__(self) -> None:
+        self.yes = False
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Nothing to hand over: positions are in the database."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.yes = True
+
+
 class ChangeConsumer:
     """One consumer group a service over the change topics of all services."""
 
     def __init__(self, broker: KafkaBroker, applier: Applier, topics: Iterable[str]) -> None:
         self.applier = applier
         self._committed_at = 0.0
+        self.joined = _Joined()
         self._subscriber = broker.subscriber(
             *topics,
             group_id=applier.service,
@@ -54,6 +68,7 @@ class ChangeConsumer:
             fetch_max_wait_ms=500,
             fetch_max_bytes=16 * 1024 * 1024,
             max_partition_fetch_bytes=8 * 1024 * 1024,
+            listener=self.joined,
             parser=self._parse,
             decoder=self._decode,
         )

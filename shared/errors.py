@@ -14,6 +14,8 @@ class Refused(Exception):
     status: ClassVar[int] = 409
     constraint: ClassVar[str | None] = None
     retry_after: ClassVar[int | None] = None
+    keeps_effects: ClassVar[bool] = False
+    """Commits what was written although the request is refused: a counted failure, a revoked family of tokens."""
     by_constraint: ClassVar[dict[str, type["Refused"]]] = {}
 
     def __init__(self, detail: str | None = None) -> None:

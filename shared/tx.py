@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
@@ -69,14 +70,17 @@ class Tx:
         self.user_id: UUID | None = None
         self.change: Change | None = None
         self.streams: list[str] = []
+        self.scheduled: set[str] = set()
         self._pending = True
 
-    async def enter(self, *writes: str, org: UUID | None = None, user: UUID | None = None) -> None:
+    async def enter(self, *writes: str, org: UUID | None = None, user: UUID | None = None, by: str | None = None) -> None:
         """Sets whose rows are seen and locks the streams to be written, in sorted order.
 
         A stream ``org:<id>`` or ``user:<id>`` names its tenant or person; ``org`` and ``user`` add the other one, or set
-        the tenant of a transaction that only reads.
+        the tenant of a transaction that only reads. ``by`` names who acts when the door could not know.
         """
+        if by:
+            self.context = replace(self.context, by=by)
         self._set_identity(writes, org, user)
         await self._enter(sorted(writes))
         self.streams.extend(writes)
@@ -95,6 +99,12 @@ class Tx:
         if flow_id:
             self.context = replace(self.context, flow_id=flow_id)
             self._pending = True
+
+    def start_flow(self) -> UUID:
+        """What is written from here on belongs to a flow of its own."""
+        flow_id = uuid4()
+        self.continue_flow(flow_id)
+        return flow_id
 
     async def _enter(self, writes: Sequence[str]) -> None:
         await self._connection.execute("SELECT enter($1, $2, $3, $4)", self.org_id, self.user_id, self.context.as_json(), list(writes))
@@ -155,17 +165,22 @@ class Tx:
         finally:
             self._pending = True
 
-    async def timer(self, kind: str, id: UUID, sql_time: str = "mesh_now()", *args: Any) -> None:
-        """Sets or moves the timer ``kind`` of a row to a time of the tenant's clock; it fires on the stream entered last.
+    async def schedule(self, kind: str, id: UUID, at: datetime | None = None) -> None:
+        """Has the timer or worker ``kind`` take up the row ``id`` at a time of the tenant's clock, at once by default.
 
-        ``sql_time`` is an SQL expression over ``args`` numbered from $4.
+        A second call moves it. It acts on the stream of the tenant (or person) of this transaction, in its flow.
         """
-        target = f"org:{self.org_id}" if self.org_id else self.streams[-1]
+        target = f"org:{self.org_id}" if self.org_id else f"user:{self.user_id}"
         await self.run(
-            f"INSERT INTO due (kind, target, id, due_at) SELECT $1, $2, $3, {sql_time} "  # noqa: S608 - an author's expression, never input
-            "ON CONFLICT (kind, target, id) DO UPDATE SET due_at = excluded.due_at, attempt = 0, leased_until = '-infinity'",
-            kind, target, id, *args,
+            "INSERT INTO due (kind, target, id, due_at, context) VALUES ($1, $2, $3, coalesce($4, '-infinity'), $5) ON CONFLICT (kind, target, id) "
+            "DO UPDATE SET due_at = excluded.due_at, attempt = 0, leased_until = '-infinity', since = now(), context = excluded.context",
+            kind, target, id, at, self.context.as_json(),
         )  # fmt: skip
+        self.scheduled.add(kind)
+
+    async def unschedule(self, kind: str, id: UUID) -> None:
+        """Takes a timer or a piece of work back, if it is still to come."""
+        await self.run("DELETE FROM due WHERE kind = $1 AND id = $2", kind, id)
 
     async def positions(self) -> list[Position]:
         """How far the streams of this transaction have come: what its answer's ``Mesh-Position`` says."""
@@ -199,6 +214,8 @@ class Database:
     def __init__(self, pool: asyncpg.Pool, service: str) -> None:
         self.pool = pool
         self.service = service
+        self.wakers: dict[str, asyncio.Event] = {}
+        """Woken after a commit that scheduled work of this kind."""
 
     @classmethod
     async def connect(cls, url: str, service: str, size: int = 8) -> "Database":
@@ -229,6 +246,8 @@ class Database:
             if writes or org or user:
                 await tx.enter(*writes, org=org, user=user)
             yield tx
+        for kind in tx.scheduled & self.wakers.keys():
+            self.wakers[kind].set()
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

@@ -88,7 +88,7 @@ CREATE TABLE replicas (
 COMMENT ON TABLE replicas IS 'source: <service>.<table>';
 
 -- replica_table('memberships', source => 'org.memberships', person => 'user_id'): kept equal to its source.
--- A replica with an org_id is seen by its tenant only; visible => 'all' is for facts that every request may read.
+-- visible => 'tenant' shows a row to its tenant (and to the person it is about), 'person' to that person only, 'all' to every request.
 CREATE FUNCTION replica_table(table_name text, source text, person text DEFAULT NULL, visible text DEFAULT 'tenant') RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -98,6 +98,8 @@ BEGIN
     EXECUTE format('CREATE INDEX ON %I (_stream)', table_name);
     IF visible = 'tenant' THEN
         PERFORM tenant_table(table_name, person);
+    ELSIF visible = 'person' THEN
+        PERFORM person_table(table_name, person);
     ELSE
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', table_name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', table_name);
@@ -118,6 +120,8 @@ CREATE TABLE due (
     due_at timestamptz NOT NULL DEFAULT now(),
     attempt int NOT NULL DEFAULT 0,
     leased_until timestamptz NOT NULL DEFAULT '-infinity',
+    since timestamptz NOT NULL DEFAULT now(),
+    context jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (kind, target, id)
 );
 CREATE INDEX due_at ON due (kind, due_at);

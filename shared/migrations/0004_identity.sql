@@ -20,14 +20,14 @@ BEGIN
 
         CREATE TABLE api_keys (id uuid PRIMARY KEY, user_id uuid NOT NULL, secret_hash text NOT NULL, scopes text[] NOT NULL,
             state text NOT NULL, expires_at timestamptz);
-        PERFORM replica_table('api_keys', source => 'user.api_keys', visible => 'all');
+        PERFORM replica_table('api_keys', source => 'user.api_keys', visible => 'person', person => 'user_id');
 
         CREATE TABLE ended_sessions (id uuid PRIMARY KEY, user_id uuid NOT NULL, ended_at timestamptz NOT NULL);
-        PERFORM replica_table('ended_sessions', source => 'user.ended_sessions', visible => 'all');
+        PERFORM replica_table('ended_sessions', source => 'user.ended_sessions', visible => 'person', person => 'user_id');
 
         -- Creating more needs a verified address. A service that needs a person's name or address adds the column and says why.
         CREATE TABLE users (id uuid PRIMARY KEY, verified_at timestamptz);
-        PERFORM replica_table('users', source => 'user.users', visible => 'all');
+        PERFORM replica_table('users', source => 'user.users', visible => 'person', person => 'id');
     END IF;
 END $$;
 

@@ -1,0 +1,92 @@
+"""Errors as RFC 9457 problems: what went wrong, why, and what to do next. Never a stack trace."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from shared.errors import Refused
+from shared.log import about, log
+from shared.tx import TRANSIENT
+
+_TITLES = {
+    400: ("bad-request", "The request cannot be read. Check its syntax."),
+    401: ("unauthenticated", "No valid identity came with the request. Sign in, or send an API key as Authorization: Bearer."),
+    403: ("forbidden", "You are a member, but your role does not allow this. Ask an owner of the organization."),
+    404: ("not-found", "There is nothing here that you may see. Check the address and the id."),
+    405: ("method-not-allowed", "This address does not know this method. See /docs."),
+    413: ("too-large", "The body is larger than 1 MB. Send less."),
+    415: ("unsupported-media-type", "Send Content-Type: application/json."),
+    422: ("invalid", "The request has the wrong form. See errors."),
+    503: ("unavailable", "The service cannot do this right now and nothing was changed. Try again after the time in Retry-After."),
+    500: ("internal", "Something went wrong on our side and nothing was changed. Try again; if it stays, report the request_id."),
+}
+
+
+def problem(status: int, code: str, title: str, detail: str = "", headers: Mapping[str, str] | None = None, **extra: Any) -> JSONResponse:
+    """A problem response. ``type`` is served by every service at ``/problems/<code>``."""
+    body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail or title, "request_id": about.get().get("request_id", "")}
+    return JSONResponse(body | extra, status, dict(headers or {}), media_type="application/problem+json")
+
+
+def standard(status: int, detail: str = "", headers: Mapping[str, str] | None = None, **extra: Any) -> JSONResponse:
+    code, title = _TITLES.get(status, ("error", "The request was refused."))
+    return problem(status, code, title, detail, headers, **extra)
+
+
+def pointer(location: tuple[Any, ...]) -> str:
+    """A JSON pointer (RFC 6901) into the body, or ``query/limit`` for other places."""
+    place, *rest = location
+    parts = [str(p).replace("~", "~0").replace("/", "~1") for p in rest]
+    return "/" + "/".join(parts) if place == "body" else "/".join([str(place), *parts])
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers, and the pages that explain each problem."""
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+        return problem(error.status, error.code(), error.message(), str(error), headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        problems = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors()]
+        first = f"{problems[0]['pointer']}: {problems[0]['detail']}" if problems else ""
+        return standard(422, first, errors=problems)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        detail = error.detail if isinstance(error.detail, str) and error.status_code not in (404, 405) else ""
+        return standard(error.status_code, detail, error.headers)
+
+    for kind in TRANSIENT:
+
+        @app.exception_handler(kind)
+        async def unavailable(_: Request, error: Exception) -> Response:
+            log.warning("a request met a database that is away or busy", extra={"error": repr(error)})
+            return standard(503, headers={"Retry-After": "1"})
+
+    @app.exception_handler(Exception)
+    async def internal(_: Request, error: Exception) -> Response:
+        log.error("a request failed", exc_info=error)
+        return standard(500)
+
+    @app.get("/problems/{code}", include_in_schema=False)
+    async def explain(code: str) -> PlainTextResponse:
+        texts = {c: t for c, t in _TITLES.values()} | {r.code(): r.message() for r in _all_refusals(Refused)}
+        if code not in texts:
+            raise HTTPException(404)
+        return PlainTextResponse(f"{code}\n\n{texts[code]}\n")
+
+
+def _all_refusals(kind: type[Refused]) -> list[type[Refused]]:
+    return [kind, *(r for sub in kind.__subclasses__() for r in _all_refusals(sub))]
+
+
+def new_request_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,234 @@
+"""One request, one transaction: begun when the handler first needs it, committed before the answer leaves.
+
+FastAPI runs the exit code of ``yield`` dependencies around the response; a commit there could fail after a 201 was sent. So the
+transaction belongs to the route: the handler runs, its answer is remembered for its Idempotency-Key, the transaction commits,
+and only then is the answer sent.
+"""
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from shared.changes import Context
+from shared.errors import Refused
+from shared.http.problems import standard
+from shared.log import about
+from shared.settings import settings
+from shared.trace import current_traceparent
+from shared.tx import Database, Position, Tx
+
+WRITES = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+_POSITION_WAIT = 5.0
+
+
+class KeyInUse(Refused):
+    """A request with this Idempotency-Key is being carried out. Wait for its answer, then repeat it with the same key."""
+
+    status = 409
+    retry_after = 1
+
+
+class KeyReused(Refused):
+    """This Idempotency-Key was used for another request. Take a new key for every new request."""
+
+    status = 422
+
+
+class BadKey(Refused):
+    """An Idempotency-Key has 1 to 255 characters."""
+
+    status = 422
+
+
+class Replayed(Exception):
+    """The answer to this request is known already."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        super().__init__()
+
+
+class Unit:
+    """The transaction of one request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.database: Database = request.app.state.database
+        self.writes = request.method in WRITES
+        self.flow_id = uuid.uuid4() if self.writes else None
+        self.recheck: Callable[[Tx], Awaitable[Any]] | None = None
+        self._tx: Tx | None = None
+        self._stack = AsyncExitStack()
+        self._claimed: tuple[str, str, bytes] | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> "Unit":
+        unit: Unit = request.state.unit
+        return unit
+
+    async def tx(self) -> Tx:
+        """The request's transaction, begun now if it was not."""
+        if self._tx is None:
+            traceparent = current_traceparent() or self.request.headers.get("traceparent")
+            context = Context(flow_id=self.flow_id, traceparent=traceparent)
+            self._tx = await self._stack.enter_async_context(self.database.transaction(context=context, readonly=not self.writes))
+        return self._tx
+
+    async def claim(self, caller: str) -> None:
+        """Answers from memory when this caller's Idempotency-Key was carried out; else this request owns the key."""
+        key = self.request.headers.get("Idempotency-Key")
+        if not self.writes or key is None or self._claimed:
+            return
+        if not 1 <= len(key) <= 255:
+            raise BadKey
+        tx = await self.tx()
+        name = hashlib.sha256(key.encode()).hexdigest()
+        if not await tx.value("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", f"{caller} {name}"):
+            raise KeyInUse
+        digest = hashlib.sha256(f"{self.request.method} {self.request.url.path} {self.request.url.query} ".encode() + await self.request.body()).digest()
+        rows = await tx.records("SELECT request_hash, status, headers, body FROM idempotency WHERE caller = $1 AND key = $2 AND at > now() - interval '24 hours'", caller, name)
+        if rows:
+            if rows[0]["request_hash"] != digest:
+                raise KeyReused
+            raise Replayed(Response(_opened(key, rows[0]["body"]), rows[0]["status"], rows[0]["headers"] | {"Idempotency-Replayed": "true"}))
+        self._claimed = (caller, key, digest)
+
+    async def finish(self, response: Response) -> None:
+        """Completes the answer, remembers it, and commits."""
+        if response.status_code >= 400:
+            await self.abort()
+            return
+        if self._tx is not None and self.writes:
+            await self._complete(self._tx, response)
+        await self._stack.aclose()
+
+    async def _complete(self, tx: Tx, response: Response) -> None:
+        positions = [str(p) for p in await tx.positions()]
+        if positions:
+            seen = [t.strip() for t in self.request.headers.get("Mesh-Position", "").split(",") if t.strip()]
+            response.headers["Mesh-Position"] = ", ".join(dict.fromkeys(seen + positions))
+        if response.status_code == 202 and tx.context.flow_id:
+            response.headers.setdefault("Location", f"{settings().console_url}/flows/{tx.context.flow_id}")
+        if self._claimed:
+            caller, key, digest = self._claimed
+            headers = {k: v for k, v in response.headers.items() if k in ("content-type", "location", "mesh-position", "etag")}
+            await tx.run(
+                "INSERT INTO idempotency (caller, key, request_hash, status, headers, body) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, key) "
+                "DO UPDATE SET request_hash = excluded.request_hash, status = excluded.status, headers = excluded.headers, body = excluded.body, at = now()",
+                caller, hashlib.sha256(key.encode()).hexdigest(), digest, response.status_code, headers, _sealed(key, bytes(response.body)),
+            )  # fmt: skip
+
+    async def end_with(self, error: BaseException) -> None:
+        """Ends a request that failed: takes everything back, unless the refusal itself is to be remembered."""
+        if isinstance(error, Refused) and error.keeps_effects:
+            await self._stack.aclose()
+        else:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Takes everything back."""
+        error = _RolledBack()
+        await self._stack.__aexit__(_RolledBack, error, None)
+
+
+class _RolledBack(Exception):
+    """Ends a transaction without its effects."""
+
+
+def _cipher(key: str) -> AESGCM:
+    return AESGCM(hashlib.sha256(b"idempotent answer " + key.encode()).digest())
+
+
+def _sealed(key: str, body: bytes) -> bytes:
+    """An answer may hold a secret that is shown once: only who knows the Idempotency-Key can open the stored copy."""
+    nonce = uuid.uuid4().bytes[:12]
+    return nonce + _cipher(key).encrypt(nonce, body, None)
+
+
+def _opened(key: str, sealed: bytes) -> bytes:
+    return _cipher(key).decrypt(sealed[:12], sealed[12:], None)
+
+
+def etag(value: Any) -> str:
+    """The strong entity tag of a JSON value, whatever the order of its fields."""
+    return '"' + hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24] + '"'
+
+
+class UnitRoute(APIRoute):
+    """A route whose handler runs inside the request's transaction."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        handler = super().get_route_handler()
+
+        async def in_transaction(request: Request) -> Response:
+            late = await _wait_for_positions(request)
+            if late:
+                return late
+            unit = request.state.unit = Unit(request)
+            try:
+                response = await handler(request)
+            except Replayed as replayed:
+                await unit.abort()
+                return replayed.response
+            except BaseException as error:
+                await unit.end_with(error)
+                raise
+            await unit.finish(response)
+            return _tagged(request, response)
+
+        return in_transaction
+
+
+def _tagged(request: Request, response: Response) -> Response:
+    """Adds the ETag of a single resource."""
+    body = getattr(response, "body", b"")
+    if request.method == "GET" and response.status_code == 200 and body.startswith(b"{") and not body.startswith(b'{"items"'):
+        response.headers.setdefault("ETag", etag(orjson.loads(body)))
+        if request.headers.get("If-None-Match") == response.headers["ETag"]:
+            return Response(status_code=304, headers={"ETag": response.headers["ETag"]})
+    if request.method in WRITES and request.headers.get("Idempotency-Key") is None:
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+async def _wait_for_positions(request: Request) -> Response | None:
+    """Waits until this service has applied what the caller has seen elsewhere. None when it has, a 503 when it takes too long."""
+    header = request.headers.get("Mesh-Position")
+    if not header:
+        return None
+    try:
+        wanted = [Position.parse(t) for t in header.split(",") if t.strip()]
+    except ValueError:
+        return standard(422, "Mesh-Position must hold tokens as they came in an answer, separated by commas.")
+    applier = request.app.state.applier
+    pairs = [(r, p) for p in wanted for r in ("replicas", "reactions") if applier.follows(r, p.source, p.stream)]
+    deadline = time.monotonic() + _POSITION_WAIT
+    pause = 0.002
+    while pairs:
+        pairs = await _behind(request.app.state.database, pairs)
+        if pairs and time.monotonic() > deadline:
+            return standard(503, "This service has not yet seen your earlier change. Try again.", {"Retry-After": "1"})
+        if pairs:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+    return None
+
+
+async def _behind(database: Database, pairs: list[tuple[str, Position]]) -> list[tuple[str, Position]]:
+    async with database.transaction(readonly=True) as tx:
+        rows = await tx.records(
+            "SELECT reader, source, stream, epoch, seq FROM positions JOIN unnest($1::text[], $2::text[], $3::text[]) AS u (r, s, n) "
+            "ON reader = u.r AND source = u.s AND stream = u.n",
+            [r for r, _ in pairs], [p.source for _, p in pairs], [p.stream for _, p in pairs],
+        )  # fmt: skip
+    at = {(r["reader"], r["source"], r["stream"]): (r["epoch"], r["seq"]) for r in rows}
+    return [(r, p) for r, p in pairs if at.get((r, p.source, p.stream), (0, 0)) < (p.epoch, p.seq)]

@@ -1,0 +1,100 @@
+"""A service from its parts: its REST API, its reactions, its timers and workers, around one database."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import ModuleType
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_exponential
+
+from shared import healing
+from shared.bus import Applier
+from shared.consumer import ChangeConsumer, kafka_broker
+from shared.healing import Retrier, every
+from shared.http.app import create_app
+from shared.log import log, set_up_logs
+from shared.reactions import reactions_of
+from shared.replicas import replicas_of
+from shared.settings import settings
+from shared.trace import set_up_traces
+from shared.tx import TRANSIENT, Database
+from shared.workers import JobRunner, jobs_of
+
+
+class Service:
+    """One of the mesh's services. Its ``parts`` are the modules that register what it reacts to and works on."""
+
+    def __init__(self, name: str, router: APIRouter, *parts: ModuleType) -> None:
+        self.name = name
+        self.parts = parts
+        self.app = create_app(name, router, self._lifespan)
+        self.consumer: ChangeConsumer | None = None
+
+    def run(self) -> None:
+        """Serves until it is told to stop. Every replica of a service is one such process."""
+        s = settings()
+        set_up_logs(self.name, s.log_level)
+        set_up_traces(self.name)
+        uvicorn.run(self.app, host=s.http_host, port=s.http_port, loop="uvloop", log_config=None, access_log=False, timeout_graceful_shutdown=3)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        database = await _connect(self.name)
+        applier = Applier(database, reactions_of(self.name), await replicas_of(database.pool, self.name))
+        app.state.database, app.state.applier, app.state.ready = database, applier, self._not_ready
+        broker = kafka_broker(settings(), self.name)
+        self.consumer = ChangeConsumer(broker, applier, [f"{s}.changes" for s in settings().mesh_services.split(",")])
+        self.database = database
+        tasks = [asyncio.create_task(t) for t in self._background(applier)]
+        starting = asyncio.create_task(self._start_broker(broker))
+        try:
+            yield
+        finally:
+            for task in [*tasks, starting]:
+                task.cancel()
+            await asyncio.gather(*tasks, starting, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(broker.stop(), timeout=3)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(database.close(), timeout=2)
+
+    def _background(self, applier: Applier) -> list:  # type: ignore[type-arg]
+        database = applier.database
+        return [
+            every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
+            every(1.0, lambda: healing.check_expected(database), "check heads"),
+            every(1.0, Retrier(applier).retry_due, "retry parked", applier.parked),
+            *(JobRunner(database, job).run() for job in jobs_of(self.name)),
+        ]
+
+    @staticmethod
+    async def _start_broker(broker) -> None:  # type: ignore[no-untyped-def]
+        """Starts consuming as soon as Kafka is there; the REST API serves meanwhile."""
+        while True:
+            try:
+                await broker.start()
+            except Exception as error:  # noqa: BLE001 - Kafka may be away for any reason; changes wait
+                log.warning("waiting for Kafka", extra={"error": repr(error)})
+                with contextlib.suppress(Exception):
+                    await broker.stop()
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _not_ready(self) -> str | None:
+        try:
+            await asyncio.wait_for(self.database.pool.fetchval("SELECT 1"), timeout=2)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the database away, we are not ready
+            return f"the database does not answer: {type(error).__name__}"
+        if self.consumer is None or not self.consumer.joined.yes:
+            return "changes are not being read yet: waiting for Kafka"
+        return None
+
+
+@retry(retry=retry_if_exception_type(TRANSIENT), wait=wait_exponential(multiplier=0.1, max=2), before_sleep=before_sleep_log(log, logging.WARNING))
+async def _connect(name: str) -> Database:
+    return await Database.connect(settings().database_url.get_secret_value(), name, settings().database_pool)

@@ -1,0 +1,172 @@
+"""Timers and workers: what happens because time has passed, and what happens outside Postgres.
+
+Both are rows of ``due``, leased so that one replica takes each. A *timer* runs in the transaction of its effect. A *worker*
+does something outside: it reads its row in one transaction, acts, and marks the row in another; killed in between it runs
+again, so that the outside effect needs the row's id as its idempotency key.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from uuid import UUID
+
+from shared.changes import Context, stream_id
+from shared.healing import every
+from shared.log import log
+from shared.metrics import metrics
+from shared.trace import span
+from shared.tx import TRANSIENT, Database, Tx
+
+LEASE = timedelta(seconds=30)
+BATCH = 20
+POLL = 1.0
+
+
+@dataclass
+class Work:
+    """One leased piece of work, for the row ``id`` of a tenant or person."""
+
+    database: Database
+    kind: str
+    target: str
+    id: UUID
+    attempt: int
+    context: Context
+    overdue: bool = False
+    """The budget of attempts has ended: this is the last one."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """A transaction as the row's tenant or person, with its stream locked, in the flow that asked for the work."""
+        async with self.database.transaction(self.target, context=self.context) as tx:
+            yield tx
+
+
+class GiveUp(Exception):
+    """The work cannot succeed however often it is tried; the worker has marked its row. It is not tried again."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A registered timer or worker."""
+
+    kind: str
+    service: str
+    function: Callable[..., Awaitable[None]]
+    outside: bool
+    budget: timedelta = field(default=timedelta(hours=24))
+
+
+_jobs: dict[tuple[str, str], Job] = {}
+
+
+def timer(kind: str) -> Callable[[Callable[[Tx, UUID], Awaitable[None]]], Callable[[Tx, UUID], Awaitable[None]]]:
+    """``async def fire(tx, id)``: runs once when due, in the transaction that removes the timer."""
+
+    def register(function: Callable[[Tx, UUID], Awaitable[None]]) -> Callable[[Tx, UUID], Awaitable[None]]:
+        service = function.__module__.split(".")[1]
+        _jobs[service, kind] = Job(kind, service, function, outside=False)
+        return function
+
+    return register
+
+
+def worker(kind: str, budget: timedelta = timedelta(hours=24)) -> Callable[[Callable[[Work], Awaitable[None]]], Callable[[Work], Awaitable[None]]]:
+    """``async def act(work)``: retried with back-off until it returns; after the budget it is called with ``work.overdue``."""
+
+    def register(function: Callable[[Work], Awaitable[None]]) -> Callable[[Work], Awaitable[None]]:
+        service = function.__module__.split(".")[1]
+        _jobs[service, kind] = Job(kind, service, function, outside=True, budget=budget)
+        return function
+
+    return register
+
+
+def jobs_of(service: str) -> list[Job]:
+    return [j for j in _jobs.values() if j.service == service]
+
+
+_LEASE = """
+UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1
+FROM (SELECT o.kind, o.target, o.id FROM due o
+      WHERE o.kind = $1 AND o.leased_until < now() AND (o.due_at <= now() OR o.due_at <= mesh_now(CASE WHEN o.target LIKE 'org:%' THEN substr(o.target, 5)::uuid END))
+      ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED) ready
+WHERE d.kind = ready.kind AND d.target = ready.target AND d.id = ready.id
+RETURNING d.target, d.id, d.attempt, d.context, d.since < now() - $4::interval AS overdue"""
+
+
+class JobRunner:
+    """Runs one timer or worker of a service."""
+
+    def __init__(self, database: Database, job: Job) -> None:
+        self.database = database
+        self.job = job
+        self.wake = database.wakers.setdefault(job.kind, asyncio.Event())
+
+    async def run(self) -> None:
+        await every(POLL, self.run_due, f"{'worker' if self.job.outside else 'timer'} {self.job.kind}", self.wake)
+
+    async def run_due(self) -> None:
+        """Takes up everything that is due."""
+        while True:
+            async with self.database.transaction() as tx:
+                rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget)
+            works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["overdue"]) for r in rows]
+            await asyncio.gather(*(self._attempt(w) for w in works))
+            if len(rows) < BATCH:
+                return
+
+    async def _attempt(self, work: Work) -> None:
+        outcome = "done"
+        try:
+            with span(f"{self.job.service}.{work.kind}", work.context.traceparent) as traceparent:
+                work.context = replace(work.context, traceparent=traceparent)
+                await (self._act(work) if self.job.outside else self._fire(work))
+        except GiveUp as error:
+            log.warning("a piece of work is given up", extra={"kind": work.kind, "id": str(work.id), "error": repr(error)})
+            outcome = "given up"
+            await self._remove(work)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the work is tried again later
+            outcome = "retry"
+            log.warning("a piece of work failed and is tried again", extra={"kind": work.kind, "id": str(work.id), "attempt": work.attempt}, exc_info=error)
+            await self._postpone(work)
+        metrics.work_done.labels(work.kind, outcome).inc()
+
+    async def _fire(self, work: Work) -> None:
+        async with work.transaction() as tx:
+            there = "DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND due_at <= mesh_now($4)"
+            if await tx.run(there, work.kind, work.target, work.id, stream_id(work.target, "org")):
+                await self.job.function(tx, work.id)
+
+    async def _act(self, work: Work) -> None:
+        async with asyncio.timeout(LEASE.total_seconds() - 2):
+            await self.job.function(work)
+        await self._remove(work)
+
+    async def _remove(self, work: Work) -> None:
+        async with self.database.transaction() as tx:
+            await tx.run("DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND attempt = $4", work.kind, work.target, work.id, work.attempt)
+
+    async def _postpone(self, work: Work) -> None:
+        delay = timedelta(seconds=min(300.0, 0.5 * 2 ** min(work.attempt, 12)))
+        try:
+            async with self.database.transaction() as tx:
+                await tx.run(
+                    "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND attempt = $4",
+                    work.kind, work.target, work.id, work.attempt, delay,
+                )  # fmt: skip
+        except TRANSIENT:
+            log.info("the lease runs out by itself", extra={"kind": work.kind})
+
+
+def _context(stored: dict[str, object]) -> Context:
+    flow_id = stored.get("flow_id")
+    return Context(
+        by=stored.get("by"),  # type: ignore[arg-type]
+        flow_id=UUID(str(flow_id)) if flow_id else None,
+        cause=stored.get("cause"),  # type: ignore[arg-type]
+        hops=int(stored.get("hops") or 0) + 1,  # type: ignore[call-overload]
+        traceparent=stored.get("traceparent"),  # type: ignore[arg-type]
+    )
