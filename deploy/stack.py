@@ -1,0 +1,208 @@
+"""The mesh as a Python object: what the ``mesh`` command and the tests start, look at, hurt and stop."""
+
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy import jars, ports, postgres, process
+from deploy.databases import Databases
+from deploy.environment import Environment
+from deploy.errors import MeshError
+from deploy.kafka import Broker
+from deploy.plan import SERVICES, Plan, data_plane_names, with_ports
+from deploy.process import Command, Running
+from deploy.state import State
+from deploy.status import Observer
+from deploy.supervisor import NAME as SUPERVISOR
+
+FREE_PORTS = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happened during a start: ``state`` is ``ready``, ``skipped`` or ``failed``."""
+
+    step: str
+    state: str
+    seconds: float
+    detail: str = ""
+
+
+Report = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One mesh, running or not, known by its state folder."""
+
+    state: State
+
+    @classmethod
+    def at(cls, folder: Path | str) -> "Mesh":
+        return cls(State(Path(folder).resolve()))
+
+    @classmethod
+    def start(
+        cls, folder: Path | str, *, port_base: int | None = FREE_PORTS, services: Iterable[str] = SERVICES,
+        data_planes: int = 1, databases: int = 1, replicas: Mapping[str, int] | None = None,
+        report: Report = lambda step: None, timeout: float = 120,
+    ) -> "Mesh":  # fmt: skip
+        """Start a mesh and wait until all of it is ready. ``services=()`` starts the bus and the data planes' servers.
+
+        A mesh that already runs is adjusted; one that ran before keeps its data, passwords and (with free ports) ports.
+
+        :raises MeshError: when something does not get ready; what did start stays for a look, until :meth:`stop`.
+        """
+        mesh = cls.at(folder)
+        wanted = Plan(
+            services=tuple(services), data_planes=data_plane_names(data_planes), databases=databases,
+            replicas=dict(replicas or {}),
+        )  # fmt: skip
+        with mesh.state.locked():
+            mesh._launch(wanted, port_base)
+        mesh._follow(report, timeout)
+        return mesh
+
+    def _launch(self, wanted: Plan, port_base: int | None) -> None:
+        known = Plan.load(self.state) if self.state.plan.exists() else None
+        if known and known.databases != wanted.databases:
+            raise MeshError(f"This mesh has {known.databases} database(s); that cannot change while it holds data.", "Remove it first: mesh reset")
+        if known:
+            wanted = wanted.model_copy(update={"ports": known.ports})
+        keep = None if known and port_base == FREE_PORTS else port_base
+        plan = with_ports(wanted, keep)
+        supervisor = Running.recorded(self.state, SUPERVISOR)
+        if supervisor and plan == known:
+            return
+        if supervisor:
+            process.stop([supervisor], signal.SIGKILL)
+        ports.check(self.state, plan)
+        jars.fetch()
+        postgres.prepare_binaries()
+        plan.save(self.state)
+        self.state.progress.write_text("")
+        process.start(self.state, Command(SUPERVISOR, [sys.executable, "-m", "deploy.supervisor", str(self.state.root)]))
+
+    def _follow(self, report: Report, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for step in self._steps(deadline):
+            report(step)
+            if step.state == "failed":
+                log = step.step if self.state.log(step.step).exists() else SUPERVISOR
+                raise MeshError(f"{step.step} did not start: {step.detail}{self._tail(log)}", f"Look closer: mesh logs {log}")
+            if step.step == "up":
+                return
+        raise MeshError(f"The mesh was not ready after {timeout:.0f} s.", "See what is missing: mesh status")
+
+    def _steps(self, deadline: float) -> Iterator[Step]:
+        with self.state.progress.open() as file:
+            while time.monotonic() < deadline:
+                line = file.readline()
+                if line.endswith("\n"):
+                    yield Step(**json.loads(line))
+                elif Running.recorded(self.state, SUPERVISOR):
+                    file.seek(file.tell() - len(line))
+                    time.sleep(0.03)
+                else:
+                    raise MeshError(f"The supervisor ended.{self._tail(SUPERVISOR)}", f"Its log: mesh logs {SUPERVISOR}")
+
+    def _tail(self, name: str, lines: int = 5) -> str:
+        path = self.state.log(name)
+        text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+        return "".join(f"\n    {line}" for line in text)
+
+    def stop(self) -> None:
+        """End everything, whether its supervisor lives or not. Data stays."""
+        with self.state.locked():
+            self._stop()
+
+    def _stop(self) -> None:
+        running = process.recorded(self.state)
+        process.stop([one for name, one in running.items() if name == SUPERVISOR], signal.SIGKILL)
+        running = process.recorded(self.state)
+        servers = [one for name, one in running.items() if name == "postgres" or name.startswith("dataplane-")]
+        broker = [one for name, one in running.items() if name == "kafka"]
+        process.stop([one for one in running.values() if one not in [*servers, *broker]])
+        process.stop(broker)
+        process.stop(servers, signal.SIGINT)
+        for stray in process.strays(self.state):
+            stray.kill()
+        for record in self.state.record("x").parent.glob("*.json"):
+            record.unlink()
+
+    def reset(self) -> None:
+        """End everything and remove all of its data, passwords included."""
+        with self.state.locked():
+            self._stop()
+            postgres.remove_data(self.state)
+        shutil.rmtree(self.state.root)
+
+    def status(self) -> dict[str, Any]:
+        """The document of ``mesh status --json --show-secrets``."""
+        return Observer.of(self.state).document(secrets=True)
+
+    @property
+    def plan(self) -> Plan:
+        return Plan.load(self.state)
+
+    @property
+    def broker(self) -> Broker:
+        return Broker.of(self.state, self.plan)
+
+    @property
+    def databases(self) -> Databases:
+        return Databases(self.state, self.plan)
+
+    @property
+    def environment(self) -> Environment:
+        return Environment(self.state, self.plan)
+
+    def pid(self, name: str) -> int | None:
+        running = Running.recorded(self.state, name)
+        return running.pid if running else None
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to a process by its name; its pid. The supervisor starts it again unless it is held.
+
+        :raises MeshError: when nothing runs under that name.
+        """
+        running = Running.recorded(self.state, name)
+        if running is None:
+            names = ", ".join(sorted(process.recorded(self.state))) or "nothing"
+            raise MeshError(f"No process is called {name}.", f"Running: {names}", code=2)
+        running.signal(number)
+        return running.pid
+
+    def hold(self, name: str) -> None:
+        """From now on the supervisor leaves this process down when it ends."""
+        self.state.hold(name).touch()
+
+    def release(self, name: str) -> None:
+        self.state.hold(name).unlink(missing_ok=True)
+
+    def restart(self, name: str, timeout: float = 60) -> None:
+        """End a process gracefully, and wait until its successor is ready."""
+        number = signal.SIGINT if name == "postgres" or name.startswith("dataplane-") else signal.SIGTERM
+        pid = self.kill(name, number)
+        self.wait(lambda: self.pid(name) not in (None, pid), timeout, f"{name} to start again")
+        self.wait_healthy(timeout)
+
+    def wait_healthy(self, timeout: float = 60) -> None:
+        self.wait(lambda: bool(self.status()["healthy"]), timeout, "the mesh to be healthy")
+
+    def wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Until the condition holds.
+
+        :raises MeshError: when it does not within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise MeshError(f"Waited {timeout:.0f} s for {what}.", "See what is wrong: mesh status")
+            time.sleep(0.1)

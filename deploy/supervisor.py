@@ -1,0 +1,196 @@
+"""The process that keeps a mesh running: starts everything in order, restarts what ends, repairs what goes missing."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from deploy import connect, connectors, java, kafka, process, topics
+from deploy.databases import Databases
+from deploy.plan import HOST, Plan
+from deploy.process import Running
+from deploy.state import State
+from deploy.units import Unit, has_main, units
+
+NAME = "supervisor"
+_POLL = 0.05
+_REPAIR_EVERY = 5.0  # seconds; a failed connector task runs again within three of them
+_LOG_LIMIT = 10 * 1024 * 1024  # bytes; one older log of that size is kept beside it
+_STEADY = 30.0  # seconds of running after which the next end counts as a first one
+_LONGEST_PAUSE = 15.0
+_TOLERATED = 3  # failures of a start before ``mesh up`` gives up waiting
+
+log = logging.getLogger("mesh.supervisor")
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next start: the first restart is immediate, then 0.5, 1, 2, … up to 15."""
+    return 0.0 if failures <= 1 else min(_LONGEST_PAUSE, 0.5 * 2 ** (failures - 2))
+
+
+@dataclass
+class Supervisor:
+    state: State
+    plan: Plan
+    began: float = field(default_factory=time.monotonic)
+    reached: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+
+    async def run(self) -> None:
+        """Until it is ended. What it started goes on running without it, and the next supervisor adopts it."""
+        table = {unit.name: unit for unit in units(self.state, self.plan)}
+        async with asyncio.TaskGroup() as group:
+            for unit in table.values():
+                group.create_task(self._keep(unit, table))
+            for name, needs, action, every in self._chores():
+                group.create_task(self._chore(name, needs, action, every))
+            group.create_task(self._housekeep())
+            group.create_task(self._announce(table))
+
+    def _chores(self) -> list[tuple[str, tuple[str, ...], Callable[[], Awaitable[str]], float | None]]:
+        """Milestones that are not processes: what has to be true in Kafka, Postgres and Connect, again and again."""
+        broker = kafka.Broker.of(self.state, self.plan)
+        admin = broker.admin()
+        users = partial(asyncio.to_thread, topics.ensure_users, admin, broker, self.plan)
+        contents = partial(asyncio.to_thread, topics.ensure_topics, admin, self.plan)
+        return [
+            ("users", ("kafka",), users, _REPAIR_EVERY),
+            ("topics", ("kafka",), contents, _REPAIR_EVERY),
+            ("databases", ("postgres",), self._databases, None),
+            ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, self._connectors), _REPAIR_EVERY),
+        ]
+
+    async def _databases(self) -> str:
+        await Databases(self.state, self.plan).prepare()
+        return ""
+
+    def _connectors(self) -> str:
+        """Every database has its connector, and every task of it runs. In words, what had to be done."""
+        worker = connect.Worker.of(self.state, self.plan)
+        done = []
+        for database in self.plan.placement:
+            password = worker.secret_reference("mesh_cdc")
+            config = connectors.changes_connector(database, HOST, self.plan.ports["postgres"], password)
+            if worker.registry.ensure(f"{database}-changes", config):
+                done.append(f"{database}-changes")
+            elif worker.registry.state(f"{database}-changes") == "FAILED":
+                worker.registry.restart_failed(f"{database}-changes")
+                done.append(f"{database}-changes restarted")
+        return ", ".join(done)
+
+    async def _keep(self, unit: Unit, table: dict[str, Unit]) -> None:
+        """One unit: start it or adopt it, wait for its end, and again."""
+        for need in unit.needs:
+            await self.reached[need].wait()
+        failures = 0
+        while True:
+            await self._not_held(unit.name)
+            await asyncio.sleep(pause(failures))
+            began = time.monotonic()
+            try:
+                running = await self._start(unit, table)
+                if await self._until_ready(unit, running):
+                    self._reach(unit.name, began)
+                await running.ended()
+                code = process.reap(running)
+                log.warning("%s ended%s", unit.name, f" with {code}" if code is not None else "")
+                problem = f"ended with {code}"
+            except Exception as error:  # whatever it was, the unit is tried again
+                log.exception("%s could not be started", unit.name)
+                problem = str(error)
+            failures = 1 if time.monotonic() - began > _STEADY else failures + 1
+            if failures == _TOLERATED and not self.reached[unit.name].is_set():
+                self._tell(unit.name, "failed", detail=problem)
+
+    async def _start(self, unit: Unit, table: dict[str, Unit]) -> Running:
+        command = unit.command()
+        present = Running.recorded(self.state, unit.name)
+        if present and present.fingerprint == command.fingerprint:
+            return present
+        if present:
+            await asyncio.to_thread(process.stop, [present])
+        if await asyncio.to_thread(unit.prepare):
+            for name in unit.resets:
+                await asyncio.to_thread(process.stop, [r for r in [Running.recorded(self.state, name)] if r])
+        return process.start(self.state, unit.command())
+
+    async def _until_ready(self, unit: Unit, running: Running) -> bool:
+        while running.alive:
+            if await unit.ready():
+                return True
+            await asyncio.sleep(_POLL)
+        return False
+
+    async def _not_held(self, name: str) -> None:
+        while self.state.hold(name).exists():
+            await asyncio.sleep(_POLL)
+
+    async def _chore(self, name: str, needs: tuple[str, ...], action: Callable[[], Awaitable[str]], every: float | None) -> None:
+        for need in needs:
+            await self.reached[need].wait()
+        failures, began = 0, time.monotonic()
+        while True:
+            try:
+                done = await action()
+            except Exception as error:
+                failures += 1
+                log.warning("%s: %s", name, error, exc_info=failures == 1)
+                if failures == _TOLERATED and not self.reached[name].is_set():
+                    self._tell(name, "failed", detail=str(error))
+                await asyncio.sleep(min(_REPAIR_EVERY, 0.2 * failures))
+                continue
+            failures = 0
+            if done:
+                log.info("%s: %s", name, done)
+            self._reach(name, began)
+            if every is None:
+                return
+            await asyncio.sleep(every)
+
+    def _reach(self, name: str, began: float) -> None:
+        if not self.reached[name].is_set():
+            self.reached[name].set()
+            self._tell(name, "ready", time.monotonic() - began)
+
+    async def _announce(self, table: dict[str, Unit]) -> None:
+        for service in self.plan.services:
+            if not has_main(service):
+                self._tell(service, "skipped", detail=f"services/{service}/main.py does not exist yet")
+        for name in [*table, *(name for name, *_ in self._chores())]:
+            await self.reached[name].wait()
+        self._tell("up", "ready", time.monotonic() - self.began)
+        await asyncio.to_thread(java.build_archive, self.state, [kafka.NAME, connect.NAME])
+
+    async def _housekeep(self) -> None:
+        """Logs are capped by copying: a process keeps its open file whatever happens to the supervisor."""
+        while True:
+            await asyncio.sleep(10)
+            for path in self.state.log("x").parent.glob("*.log"):
+                if path.stat().st_size > _LOG_LIMIT:
+                    path.with_suffix(".log.1").write_bytes(path.read_bytes())
+                    with path.open("r+b") as file:
+                        file.truncate(0)
+
+    def _tell(self, step: str, state: str, seconds: float = 0.0, detail: str = "") -> None:
+        """One line of the progress file, which ``mesh up`` follows."""
+        event = {"step": step, "state": state, "seconds": round(seconds, 2), "detail": detail}
+        with self.state.progress.open("a") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+def main() -> None:
+    state = State(Path(sys.argv[1]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process.record_myself(state, NAME)
+    asyncio.run(Supervisor(state, Plan.load(state)).run())
+
+
+if __name__ == "__main__":
+    main()
