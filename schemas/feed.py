@@ -78,8 +78,9 @@ class DatabaseResource(_Desired):
 class DesiredLogin(_Message):
     database: UUID
     username: str
-    verifier: str
-    """A SCRAM-SHA-256 verifier of a generated password; the password itself is nowhere but with its owner."""
+    verifier: str | None = None
+    """A SCRAM-SHA-256 verifier of a generated password; the password itself is nowhere but with its owner. None until the
+    member asks for credentials: the role is there with its grants and cannot log in."""
     role: Role
 
 

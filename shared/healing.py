@@ -71,6 +71,15 @@ async def check_expected(database: Database) -> None:
         log.error("changes stay missing: run mesh restate for this stream", extra=dict(r))
 
 
+async def tidy(database: Database) -> None:
+    """Drops what has served its time: old partitions of the log, remembered answers, closed requests."""
+    async with database.transaction() as tx:
+        await tx.run("SELECT keep_changes()")
+        await tx.run("DELETE FROM idempotency WHERE at < now() - interval '24 hours'")
+        await tx.run("SELECT lock_streams($1)", [RESEND])
+        await tx.run("DELETE FROM resend_requests WHERE closed_at < now() - interval '7 days'")
+
+
 class Retrier:
     """Retries parked reactions with back-off, in the order their changes came."""
 

@@ -75,9 +75,6 @@ class Row(BaseModel):
         return cls.model_validate(change.row)
 
     @classmethod
-    def service(cls) -> str:
+    def owner(cls) -> str:
+        """The service that publishes it."""
         return cls.table.partition(".")[0]
-
-    @classmethod
-    def name(cls) -> str:
-        return cls.table.partition(".")[2]

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import ModuleType
 
 import uvicorn
@@ -22,7 +23,7 @@ from shared.replicas import replicas_of
 from shared.settings import settings
 from shared.trace import set_up_traces
 from shared.tx import TRANSIENT, Database
-from shared.workers import JobRunner, jobs_of
+from shared.workers import JobRunner, chores_of, jobs_of
 
 
 class Service:
@@ -68,7 +69,9 @@ class Service:
             every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
             every(1.0, lambda: healing.check_expected(database), "check heads"),
             every(1.0, Retrier(applier).retry_due, "retry parked", applier.parked),
+            every(3600, lambda: healing.tidy(database), "tidy"),
             *(JobRunner(database, job).run() for job in jobs_of(self.name)),
+            *(every(c.every_seconds, partial(c.function, database), c.name) for c in chores_of(self.name)),
         ]
 
     @staticmethod

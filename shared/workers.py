@@ -84,6 +84,34 @@ def worker(kind: str, budget: timedelta = timedelta(hours=24)) -> Callable[[Call
     return register
 
 
+@dataclass(frozen=True)
+class Chore:
+    """Something every replica does now and then; safe to do twice."""
+
+    name: str
+    service: str
+    function: Callable[[Database], Awaitable[None]]
+    every_seconds: float
+
+
+_chores: dict[str, Chore] = {}
+
+
+def housekeeping(every_seconds: float) -> Callable[[Callable[[Database], Awaitable[None]]], Callable[[Database], Awaitable[None]]]:
+    """``async def tidy(database)``: runs at start and then at this interval in every replica."""
+
+    def register(function: Callable[[Database], Awaitable[None]]) -> Callable[[Database], Awaitable[None]]:
+        service = function.__module__.split(".")[1]
+        _chores[f"{service}.{function.__name__}"] = Chore(function.__name__, service, function, every_seconds)
+        return function
+
+    return register
+
+
+def chores_of(service: str) -> list[Chore]:
+    return [c for c in _chores.values() if c.service == service]
+
+
 def jobs_of(service: str) -> list[Job]:
     return [j for j in _jobs.values() if j.service == service]
 

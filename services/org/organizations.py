@@ -1,0 +1,83 @@
+"""Organizations: made, renamed, suspended, resumed."""
+
+from typing import Literal
+from uuid import UUID, uuid5
+
+from schemas.org import Organization
+from services.org import members
+from shared.errors import Refused
+from shared.http.callers import Caller
+from shared.tx import Tx
+
+Level = Literal["owner", "billing", "operator"]
+LEVELS: tuple[Level, ...] = ("owner", "billing", "operator")
+_FROM_SIGN_UP = UUID("5f0c4f52-8f0a-4c58-9d1a-0e5a1f6f2b11")
+
+
+class AlreadySuspended(Refused):
+    """The organization is suspended already."""
+
+
+class NotSuspended(Refused):
+    """The organization is not suspended."""
+
+
+class SuspendedAbove(Refused):
+    """The organization was suspended by billing or an operator, who alone may resume it. Ask support."""
+
+    status = 403
+
+
+def id_from_sign_up(user_id: UUID) -> UUID:
+    """The organization made with a person's sign-up: derived, so that reacting twice makes one."""
+    return uuid5(_FROM_SIGN_UP, str(user_id))
+
+
+async def create(tx: Tx, name: str, owner: UUID, origin: Literal["sign_up", "created"]) -> Organization:
+    """Makes the organization of this transaction with its first owner."""
+    made = await tx.one(Organization, "INSERT INTO organizations (name, origin) VALUES ($1, $2) RETURNING *", name, origin)
+    await members.add(tx, owner, "owner")
+    return made
+
+
+async def rename(tx: Tx, name: str) -> Organization:
+    return await tx.one(Organization, "UPDATE organizations SET name = $1 RETURNING *", name)
+
+
+async def get(tx: Tx) -> Organization:
+    return await tx.one(Organization, "SELECT * FROM organizations WHERE org_id = (SELECT tenant())")
+
+
+async def suspend(tx: Tx, level: Level, reason: str) -> Organization:
+    suspended = await tx.maybe(
+        Organization,
+        "UPDATE organizations SET state = 'suspended', suspended_by = $1, reason = $2 WHERE org_id = (SELECT tenant()) AND state = 'active' RETURNING *",
+        level, reason,
+    )  # fmt: skip
+    if suspended is None:
+        raise AlreadySuspended
+    return suspended
+
+
+async def resume(tx: Tx, level: Level) -> Organization:
+    """Raises :class:`SuspendedAbove` when a higher level suspended it, :class:`NotSuspended` when nobody did."""
+    resumed = await tx.maybe(
+        Organization,
+        "UPDATE organizations SET state = 'active', suspended_by = NULL, reason = NULL "
+        "WHERE org_id = (SELECT tenant()) AND state = 'suspended' AND suspended_by = ANY($1) RETURNING *",
+        list(LEVELS[: LEVELS.index(level) + 1]),
+    )  # fmt: skip
+    if resumed is None:
+        raise SuspendedAbove if (await get(tx)).state == "suspended" else NotSuspended
+    return resumed
+
+
+def level_of(caller: Caller) -> Level:
+    return "operator" if caller.kind == "operator" else "owner"
+
+
+MINE = (
+    "SELECT o.org_id AS id, o.name, o.state, o.suspended_by, o.reason, o.created_at, m.role "
+    "FROM organizations o JOIN memberships m ON m.org_id = o.org_id AND m.user_id = (SELECT person())"
+)
+"""The organizations of the person who asks, with their role."""

@@ -1,0 +1,164 @@
+"""The user service's doors."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Request
+from pydantic import AfterValidator, EmailStr, Field
+
+from services.user import api_keys, sessions, users
+from services.user.keys import public_key_set
+from shared.http.callers import OpenTx, Person, PersonTx
+from shared.http.pages import Page, Paged, page
+from shared.http.routing import Body, Flowing, View, new_router
+
+router = new_router(tags=["user"])
+
+Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254)]
+Password = Annotated[str, Field(min_length=1, max_length=1000, repr=False)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class SignUpBody(Body):
+    email: Email
+    password: Password
+    name: Name
+    organization: Name | None = None
+
+
+class TokenBody(Body):
+    token: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class SignInBody(Body):
+    email: Email
+    password: Password
+
+
+class RefreshBody(Body):
+    refresh_token: Annotated[str, Field(max_length=400)]
+
+
+class NameBody(Body):
+    name: Name
+
+
+class KeyBody(Body):
+    name: Name
+    scopes: Annotated[list[api_keys.Scope], Field(min_length=1)]
+    expires_at: datetime | None = None
+
+
+class EmailBody(Body):
+    email: Email
+
+
+class ResetBody(Body):
+    token: Annotated[str, Field(min_length=1, max_length=4000)]
+    password: Password
+
+
+class Started(Flowing):
+    """The flow that was started."""
+
+
+@router.post("/users", status_code=202)
+async def sign_up(body: SignUpBody, tx: OpenTx) -> Started:
+    """Signs a person up; with `organization` also makes it, its free subscription and its first database.
+
+    The answer is the same for an address that exists: its holder is told by mail.
+    """
+    return Started(flow_id=await users.sign_up(tx, body.email, body.password, body.name, body.organization))
+
+
+@router.post("/users/verify", status_code=204)
+async def verify(body: TokenBody, tx: OpenTx) -> None:
+    """Verifies an address with the token of the mailed link."""
+    await users.verify(tx, body.token)
+
+
+@router.post("/sessions", status_code=201)
+async def sign_in(body: SignInBody, request: Request, tx: OpenTx) -> sessions.Tokens:
+    """Signs in. Repeated failures for an address answer 429 for a while."""
+    return await sessions.sign_in(tx, body.email, body.password, request.headers.get("User-Agent", ""))
+
+
+@router.post("/sessions/refresh", status_code=201)
+async def refresh(body: RefreshBody, tx: OpenTx) -> sessions.Tokens:
+    """Trades a refresh token for new tokens. Each is good once; the second use ends the session."""
+    return await sessions.refresh(tx, body.refresh_token)
+
+
+@router.get("/sessions")
+async def list_sessions(caller: Person, tx: PersonTx, query: Paged) -> Page[sessions.Session]:
+    """The devices that are signed in."""
+    return await page(tx, sessions.Session, query, sessions.LIST)
+
+
+@router.delete("/sessions/current", status_code=204)
+async def sign_out(caller: Person, tx: PersonTx) -> None:
+    """Ends the session that this access token belongs to."""
+    if caller.kind == "session" and caller.id:
+        await sessions.end(tx, caller.id)
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+async def end_session(session_id: UUID, caller: Person, tx: PersonTx) -> None:
+    """Ends one of the caller's sessions everywhere."""
+    await sessions.end(tx, session_id)
+
+
+@router.get("/me")
+async def me(caller: Person, tx: PersonTx) -> users.Profile:
+    """The caller's own profile."""
+    return await users.mine(tx)
+
+
+@router.patch("/me")
+async def rename_me(body: NameBody, caller: Person, tx: PersonTx) -> users.Profile:
+    """Changes the caller's name."""
+    return await users.rename(tx, body.name)
+
+
+@router.get("/users/{user_id}")
+async def get_user(user_id: UUID, caller: Person, tx: PersonTx) -> users.Profile:
+    """The profile of a person who shares an organization with the caller."""
+    return await users.colleague(tx, user_id)
+
+
+@router.post("/me/api-keys", status_code=201)
+async def make_key(body: KeyBody, caller: Person, tx: PersonTx) -> api_keys.NewKey:
+    """Makes an API key that acts as the caller within its scopes. The secret is shown this once."""
+    return await api_keys.make(tx, caller.person, body.name, body.scopes, body.expires_at)
+
+
+@router.get("/me/api-keys")
+async def list_keys(caller: Person, tx: PersonTx, query: Paged) -> Page[api_keys.Key]:
+    """The caller's API keys, without their secrets."""
+    return await page(tx, api_keys.Key, query, api_keys.LIST)
+
+
+@router.delete("/me/api-keys/{key_id}", status_code=204)
+async def revoke_key(key_id: UUID, caller: Person, tx: PersonTx) -> None:
+    """Revokes an API key everywhere."""
+    await api_keys.revoke(tx, key_id)
+
+
+@router.post("/password-resets", status_code=202)
+async def ask_for_reset(body: EmailBody, tx: OpenTx) -> Started:
+    """Mails a link to set a new password, when the address is known. The answer is always the same."""
+    await users.ask_for_reset(tx, body.email)
+    return Started.of(tx)
+
+
+@router.post("/password-resets/confirm", status_code=204)
+async def reset_password(body: ResetBody, tx: OpenTx) -> None:
+    """Sets a new password with the token of the mailed link, and ends every session."""
+    await users.reset_password(tx, body.token, body.password)
+
+
+@router.get("/.well-known/jwks.json")
+async def key_set(tx: OpenTx) -> dict[str, Any]:
+    """The public keys of access tokens (RFC 7517)."""
+    return {"keys": await public_key_set(tx)}

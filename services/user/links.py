@@ -1,0 +1,67 @@
+"""Links in mails: a request row that travels without a secret, and the token that notification signs over it."""
+
+from typing import Literal
+from uuid import UUID
+
+import jwt
+
+from schemas.user import LinkRequest
+from shared.errors import Refused
+from shared.tx import Tx
+
+Purpose = Literal["verify", "reset", "address_taken"]
+AUDIENCE = "saas-mesh links"
+_LIFE = {"verify": "24 hours", "reset": "30 minutes", "address_taken": "24 hours"}
+
+
+class LinkInvalid(Refused):
+    """The link is forged, damaged or expired. Ask for a new one."""
+
+    status = 422
+
+
+class LinkUsed(Refused):
+    """The link was used already. Ask for a new one if you need it."""
+
+    status = 409
+
+
+async def request(tx: Tx, purpose: Purpose) -> LinkRequest:
+    """Asks for a mail with a link to the person of this transaction."""
+    return await tx.one(
+        LinkRequest,
+        "INSERT INTO link_requests (user_id, email, name, purpose, flow_id, expires_at) "
+        "SELECT id, email, name, $1, $2, now() + $3::text::interval FROM users WHERE id = (SELECT person()) RETURNING *",
+        purpose, tx.context.flow_id, _LIFE[purpose],
+    )  # fmt: skip
+
+
+async def use(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
+    """Burns the request behind a token and enters its person's stream, continuing its flow.
+
+    Raises :class:`LinkInvalid` or :class:`LinkUsed`.
+    """
+    request_id, user_id = await _verified(tx, token, purpose)
+    await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
+    tx.continue_flow(await tx.value("SELECT flow_id FROM link_requests WHERE id = $1", request_id))
+    used = await tx.maybe(
+        LinkRequest, "UPDATE link_requests SET state = 'used' WHERE id = $1 AND purpose = $2 AND state = 'open' AND expires_at > now() RETURNING *", request_id, purpose
+    )
+    if used is None:
+        state = await tx.value("SELECT state FROM link_requests WHERE id = $1", request_id)
+        raise LinkUsed if state == "used" else LinkInvalid
+    return used
+
+
+async def _verified(tx: Tx, token: str, purpose: Purpose) -> tuple[UUID, UUID]:
+    try:
+        key_id = UUID(jwt.get_unverified_header(token)["kid"])
+        public = await tx.value("SELECT public_key FROM link_keys WHERE id = $1", key_id)
+        if public is None:
+            raise LinkInvalid
+        claims = jwt.decode(token, public, algorithms=["EdDSA"], audience=AUDIENCE, options={"require": ["exp", "sub", "jti"]})
+        if claims.get("purpose") != purpose:
+            raise LinkInvalid
+        return UUID(claims["jti"]), UUID(claims["sub"])
+    except (jwt.PyJWTError, KeyError, ValueError) as error:
+        raise LinkInvalid from error

@@ -1,0 +1,169 @@
+"""Sessions: signing in, access tokens of ten minutes, refresh tokens that are good once."""
+
+import base64
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from pydantic import BaseModel
+
+from services.user import users
+from shared.errors import NotFound, Refused
+from shared.http.callers import ISSUER, LEEWAY
+from shared.settings import settings
+from shared.tx import Tx
+
+WINDOW = timedelta(minutes=15)
+_NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+
+class WrongPassword(Refused):
+    """The address or the password is wrong."""
+
+    status = 401
+    keeps_effects = True
+
+
+class TooManyFailures(Refused):
+    """Too many failed sign-ins for this address. Wait, or reset the password."""
+
+    status = 429
+    retry_after = 60
+
+
+class RefreshRefused(Refused):
+    """The refresh token is not good any more. Sign in again."""
+
+    status = 401
+    keeps_effects = True
+
+
+class Tokens(BaseModel):
+    """An access token with its end, and the refresh token for the next one."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105 - the kind, no secret
+    expires_at: datetime
+    refresh_token: str
+
+
+class Session(BaseModel):
+    """A signed-in device."""
+
+    id: UUID
+    user_agent: str
+    created_at: datetime
+    refreshed_at: datetime
+    expires_at: datetime
+
+
+async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
+    """Opens a session. Raises :class:`WrongPassword`, or :class:`TooManyFailures` after repeated failures."""
+    if await _failures(tx, email) >= settings().sign_in_failures:
+        raise TooManyFailures
+    user_id = await users.find(tx, email)
+    if user_id:
+        await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
+    password_hash = user_id and await tx.value("SELECT password_hash FROM users WHERE id = $1", user_id)
+    if not await users.password_matches(password, password_hash or _NOBODY) or user_id is None:
+        await tx.run("INSERT INTO sign_in_failures (email) VALUES ($1)", email)
+        raise WrongPassword
+    await tx.run("DELETE FROM sign_in_failures WHERE email = $1", email)
+    secret = secrets.token_urlsafe(32)
+    session_id = await tx.value(
+        "INSERT INTO sessions (user_id, refresh_hash, user_agent, expires_at) VALUES ($1, $2, $3, now() + $4) RETURNING id",
+        user_id, _hash(secret), user_agent[:200], timedelta(days=settings().refresh_token_days),
+    )  # fmt: skip
+    return await _tokens(tx, user_id, session_id, secret)
+
+
+async def _failures(tx: Tx, email: str) -> int:
+    return int(await tx.value("SELECT count(*) FROM sign_in_failures WHERE email = $1 AND at > now() - $2::interval", email, WINDOW))
+
+
+async def refresh(tx: Tx, refresh_token: str) -> Tokens:
+    """Rotates the refresh token. One that was used before ends its session: somebody has a copy."""
+    user_id, session_id, secret = _parsed(refresh_token)
+    await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
+    following = secrets.token_urlsafe(32)
+    rotated = await tx.run(
+        "UPDATE sessions SET refresh_hash = $3, refreshed_at = now() WHERE id = $1 AND refresh_hash = $2 AND ended_at IS NULL AND expires_at > now()",
+        session_id, _hash(secret), _hash(following),
+    )  # fmt: skip
+    if not rotated:
+        await _end(tx, "id = $1", session_id)
+        raise RefreshRefused
+    return await _tokens(tx, user_id, session_id, following)
+
+
+async def end(tx: Tx, session_id: UUID) -> None:
+    if not await _end(tx, "id = $1", session_id):
+        raise NotFound
+
+
+async def end_all(tx: Tx) -> None:
+    await _end(tx, "user_id = (SELECT person())")
+
+
+async def _end(tx: Tx, which: str, *args: object) -> int:
+    return await tx.run(
+        f"WITH ended AS (UPDATE sessions SET ended_at = now() WHERE {which} AND ended_at IS NULL RETURNING id, user_id) "  # noqa: S608 - this module's own words
+        "INSERT INTO ended_sessions (id, user_id) SELECT id, user_id FROM ended ON CONFLICT DO NOTHING", *args,
+    )  # fmt: skip
+
+
+LIST = "SELECT * FROM sessions WHERE ended_at IS NULL AND expires_at > now()"
+
+
+async def rotate_signing_key(tx: Tx) -> None:
+    """Publishes a new signing key five minutes before its use and ends old ones after the last token they signed.
+
+    The first key is good at once: there is none to use meanwhile.
+    """
+    await tx.enter("global:signing_keys")
+    newest = await tx.value("SELECT max(not_before) FROM signing_keys")
+    if newest is not None and await tx.value("SELECT $1 > now() - interval '30 days'", newest):
+        return
+    private = Ed25519PrivateKey.generate()
+    await tx.run(
+        "UPDATE signing_keys SET not_after = now() + interval '5 minutes' + $1::interval WHERE not_after IS NULL",
+        timedelta(seconds=settings().access_token_seconds + LEEWAY),
+    )
+    await tx.run(
+        "INSERT INTO signing_keys (public_key, private_key, not_before) VALUES ($1, $2, now() + CASE WHEN $3 THEN interval '0' ELSE interval '5 minutes' END)",
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        newest is None,
+    )
+
+
+async def _tokens(tx: Tx, user_id: UUID, session_id: UUID, secret: str) -> Tokens:
+    rows = await tx.records(
+        "SELECT id, private_key, now() AS now FROM signing_keys WHERE not_before <= now() AND (not_after IS NULL OR not_after > now()) ORDER BY not_before DESC LIMIT 1"
+    )
+    key = rows[0]
+    expires_at = key["now"] + timedelta(seconds=settings().access_token_seconds)
+    claims = {"iss": ISSUER, "aud": ISSUER, "sub": str(user_id), "sid": str(session_id), "iat": key["now"], "exp": expires_at}
+    token = jwt.encode(claims, key["private_key"], algorithm="EdDSA", headers={"kid": str(key["id"])})
+    return Tokens(access_token=token, expires_at=expires_at, refresh_token=_packed(user_id, session_id, secret))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _packed(user_id: UUID, session_id: UUID, secret: str) -> str:
+    return base64.urlsafe_b64encode(user_id.bytes + session_id.bytes).decode() + "." + secret
+
+
+def _parsed(refresh_token: str) -> tuple[UUID, UUID, str]:
+    ids, _, secret = refresh_token.partition(".")
+    try:
+        raw = base64.urlsafe_b64decode(ids)
+        return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32]), secret
+    except ValueError as error:
+        raise RefreshRefused from error

@@ -1,0 +1,18 @@
+"""The user service's timers."""
+
+from shared.tx import Database
+from services.user import sessions
+from shared.workers import housekeeping
+
+
+@housekeeping(every_seconds=3600)
+async def keep_signing_keys(database: Database) -> None:
+    """Makes the first signing key at start, and a new one every thirty days."""
+    async with database.transaction() as tx:
+        await sessions.rotate_signing_key(tx)
+
+
+@housekeeping(every_seconds=3600)
+async def forget_old_failures(database: Database) -> None:
+    async with database.transaction() as tx:
+        await tx.run("DELETE FROM sign_in_failures WHERE at < now() - interval '1 day'")
