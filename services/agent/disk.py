@@ -1,0 +1,58 @@
+"""The last known good desired state on disk: the agent starts from it while the control plane is away."""
+
+import json
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from services.agent.desired import Tenant
+from shared.log import log
+
+
+
+
+class Disk:
+    """One file a tenant, replaced atomically; mode 0600, for it holds verifiers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tenants = folder / "tenants"
+        self._tenants.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def next_epoch(self) -> int:
+        """The number of this start, higher than that of every start before; on disk before it is used."""
+        path = self._folder / "epoch.json"
+        epoch = 1 + (int(json.loads(path.read_bytes())["epoch"]) if path.exists() else 0)
+        _replace(path, json.dumps({"epoch": epoch}).encode())
+        return epoch
+
+    def load(self) -> list[Tenant]:
+        """All tenants that can be read. One that cannot is logged; Kafka still has its truth."""
+        tenants = []
+        for path in sorted(self._tenants.glob("*.json")):
+            try:
+                tenants.append(Tenant.model_validate_json(path.read_bytes()))
+            except (ValidationError, OSError) as error:
+                log.error("the state of a tenant on disk cannot be read, it will come from Kafka: %s: %s", path.name, type(error).__name__)
+        return tenants
+
+    def save(self, org_id: UUID, content: bytes) -> None:
+        """Blocks until the content would survive a loss of power; call it off the event loop."""
+        _replace(self._tenants / f"{org_id}.json", content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_suffix(".new")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
