@@ -14,7 +14,7 @@ import asyncpg
 
 from deploy.plan import HOST, Plan
 from deploy.process import Command
-from deploy.state import State
+from deploy.state import State, write_atomically
 
 ADMIN = "postgres"
 
@@ -82,10 +82,10 @@ class Server:
 
     def prepare(self) -> None:
         """Make the data folder, unless it is there. Written to a draft first: an interrupted start leaves nothing half."""
+        self._forget_a_strangers_data()
         if (self.data / "PG_VERSION").exists():
             return
         user = _server_user()
-        _open_folder(self.data.parent)
         with tempfile.TemporaryDirectory(dir=self.data.parent, prefix=f"{self.name}-") as draft:
             folder = Path(draft)
             password = folder / "password"
@@ -103,6 +103,14 @@ class Server:
             )  # fmt: skip
             (folder / "data" / "pg_hba.conf").write_text(_HBA)
             (folder / "data").rename(self.data)
+
+    def _forget_a_strangers_data(self) -> None:
+        """A state folder removed by hand takes the passwords with it, so data left outside of it opens to nobody."""
+        owner, identity = self.data.with_suffix(".owner"), self.state.secret("identity")
+        if self.data.exists() and (not owner.exists() or owner.read_text() != identity):
+            shutil.rmtree(self.data)
+        _open_folder(self.data.parent)
+        write_atomically(owner, identity)
 
     async def ready(self) -> bool:
         try:

@@ -25,6 +25,7 @@ _REPAIR_EVERY = 5.0  # seconds; a failed connector task runs again within three 
 _LOG_LIMIT = 10 * 1024 * 1024  # bytes; one older log of that size is kept beside it
 _STEADY = 30.0  # seconds of running after which the next end counts as a first one
 _LONGEST_PAUSE = 15.0
+_PATIENCE = 45.0  # seconds from the start of a process until it has to be ready
 _TOLERATED = 3  # failures of a start before ``mesh up`` gives up waiting
 
 log = logging.getLogger("mesh.supervisor")
@@ -78,6 +79,7 @@ class Supervisor:
             password = worker.secret_reference("mesh_cdc")
             config = connectors.changes_connector(database, HOST, self.plan.ports["postgres"], password)
             if worker.registry.ensure(f"{database}-changes", config):
+                worker.registry.await_running(f"{database}-changes")
                 done.append(f"{database}-changes")
             elif worker.registry.state(f"{database}-changes") == "FAILED":
                 worker.registry.restart_failed(f"{database}-changes")
@@ -121,10 +123,15 @@ class Supervisor:
         return process.start(self.state, unit.command())
 
     async def _until_ready(self, unit: Unit, running: Running) -> bool:
+        """Of the process; false when it ended before that."""
+        patience = time.monotonic() + _PATIENCE
         while running.alive:
             if await unit.ready():
                 return True
             await asyncio.sleep(_POLL)
+            if time.monotonic() > patience and not self.reached[unit.name].is_set():
+                patience = float("inf")
+                self._tell(unit.name, "failed", detail=f"it runs, but is not ready after {_PATIENCE:.0f} s")
         return False
 
     async def _not_held(self, name: str) -> None:

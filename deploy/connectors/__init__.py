@@ -1,6 +1,7 @@
 """Registers the connectors through Connect's REST interface, wherever Connect runs."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,19 @@ class Registry:
         states = [body["connector"]["state"], *(task["state"] for task in body["tasks"])]
         others = [state for state in states if state != "RUNNING"]
         return others[0] if others else ("RUNNING" if body["tasks"] else "UNASSIGNED")
+
+    def await_running(self, name: str, timeout: float = 15) -> None:
+        """:raises TimeoutError: when the connector is not running by then."""
+        deadline = time.monotonic() + timeout
+        while (state := self.state(name)) != "RUNNING":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"connector {name} is {state}: {self.trouble(name)}")
+            time.sleep(0.05)
+
+    def trouble(self, name: str) -> str:
+        """The first line of what made its task fail."""
+        tasks = self._call("GET", f"/connectors/{name}/status").json().get("tasks", [])
+        return next((task["trace"].splitlines()[0] for task in tasks if task.get("trace")), "no error yet")
 
     def restart_failed(self, name: str) -> None:
         parameters = {"includeTasks": "true", "onlyFailed": "true"}
