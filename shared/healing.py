@@ -46,6 +46,9 @@ async def announce_heads(database: Database) -> None:
 async def check_expected(database: Database) -> None:
     """Asks for announced changes that did not come within the grace, and asks again for holes that stay open."""
     async with database.transaction() as tx:
+        open_ones = await tx.value("SELECT EXISTS (SELECT FROM expected) OR EXISTS (SELECT FROM resend_requests WHERE closed_at IS NULL)")
+        if not open_ones:
+            return
         await tx.run("SELECT lock_streams($1)", [RESEND])
         await tx.run(
             "DELETE FROM expected e USING positions p WHERE p.reader = e.reader AND p.source = e.source AND p.stream = e.stream AND p.seq >= e.seq"
@@ -58,8 +61,8 @@ async def check_expected(database: Database) -> None:
             metrics.gaps.labels(r["source"]).inc()
             await positions.ask_again(tx, r["source"], r["stream"], r["seq"] + 1, r["head"])
         await tx.run(
-            "UPDATE resend_requests q SET closed_at = now() WHERE closed_at IS NULL AND NOT EXISTS (SELECT FROM positions p "
-            "WHERE p.source = q.source AND p.stream = q.stream AND p.seq < q.to_seq)"
+            "UPDATE resend_requests q SET closed_at = now() FROM (SELECT source, stream, min(seq) AS seq FROM positions GROUP BY 1, 2) p "
+            "WHERE q.closed_at IS NULL AND p.source = q.source AND p.stream = q.stream AND p.seq >= q.to_seq"
         )
         await tx.run(
             "UPDATE resend_requests SET round = round + 1, asked_at = now() WHERE closed_at IS NULL AND "

@@ -63,7 +63,8 @@ def sources_of(reactions: list[Reaction]) -> dict[str, set[str]]:
     """The services reacted to, with the kinds of stream that matter of each."""
     sources: dict[str, set[str]] = {}
     for r in reactions:
-        sources.setdefault(r.pattern.row.owner(), set()).add(r.pattern.row.stream)
+        kinds = r.pattern.row.stream
+        sources.setdefault(r.pattern.row.owner(), set()).update((kinds,) if isinstance(kinds, str) else kinds)
     return sources
 
 

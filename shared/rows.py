@@ -44,7 +44,7 @@ class Pattern:
 class Row(BaseModel):
     """A row that a service publishes: the contract other services may rely on.
 
-    A subclass names its ``table`` as ``<service>.<table>``, its ``key`` columns, and the kind of ``stream`` that carries it.
+    A subclass names its ``table`` as ``<service>.<table>``, its ``key`` columns, and the kind of ``stream`` (or kinds) that carries it.
     Columns that are not named here may come and go.
     """
 
@@ -52,7 +52,7 @@ class Row(BaseModel):
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]] = ("id",)
-    stream: ClassVar[str] = "org"
+    stream: ClassVar[str | tuple[str, ...]] = "org"
     inserted: ClassVar[Pattern]
     updated: ClassVar[Pattern]
     deleted: ClassVar[Pattern]

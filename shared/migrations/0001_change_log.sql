@@ -2,7 +2,7 @@
 -- Runs in each service's schema as its owner; the schema's name is the service's name.
 
 CREATE TABLE incarnation (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     epoch bigint NOT NULL DEFAULT 1
 );
 INSERT INTO incarnation DEFAULT VALUES;

@@ -1,7 +1,7 @@
 -- How a lost record is noticed and sent again.
 
 CREATE TABLE heads_sent (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     until xid8 NOT NULL
 );
 INSERT INTO heads_sent (until) VALUES (pg_snapshot_xmin(pg_current_snapshot()));
@@ -36,7 +36,7 @@ BEGIN
     RETURN sent;
 END $$;
 
--- Sends numbers first..last of a stream once more. Answers how many of them the log still has.
+-- Sends numbers first..last of a stream once more, once for all who ask within two seconds. Answers how many were sent.
 CREATE FUNCTION send_again(name text, first bigint, last bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -44,7 +44,9 @@ DECLARE
 BEGIN
     INSERT INTO changes (stream, seq, payload, again)
         SELECT DISTINCT ON (c.seq) c.stream, c.seq, c.payload, true
-        FROM changes c WHERE c.stream = name AND c.seq BETWEEN first AND last ORDER BY c.seq;
+        FROM changes c WHERE c.stream = name AND c.seq BETWEEN first AND last AND NOT EXISTS (
+            SELECT FROM changes a WHERE a.stream = name AND a.seq = c.seq AND a.again AND a.at > now() - interval '2 seconds')
+        ORDER BY c.seq;
     GET DIAGNOSTICS sent = ROW_COUNT;
     RETURN sent;
 END $$;

@@ -1,0 +1,32 @@
+"""One real mesh for the whole run: started once, on free ports, with a state of its own.
+
+``MESH_TEST_STATE=<folder>`` keeps the mesh of that folder running between runs, for a fast loop.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.stack import Mesh
+from tests.mesh import Customer, TestMesh
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
+    """The running mesh. Tests share it, so each makes organizations and people of its own."""
+    kept = os.environ.get("MESH_TEST_STATE")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("mesh state")
+    running = Mesh.start(folder, report=lambda step: print(f"  {step.step}: {step.state} after {step.seconds:.1f} s"))
+    try:
+        yield TestMesh(running)
+    finally:
+        if not kept:
+            running.reset()
+
+
+@pytest.fixture
+def customer(mesh: TestMesh) -> Customer:
+    """A person who has just signed up with an organization of their own, signed in."""
+    return mesh.sign_up(organization="Acme")
