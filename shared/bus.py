@@ -92,7 +92,7 @@ class Applier:
                 metrics.transient_retries.inc()
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 2)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one stream's trouble, whatever it is, must not stop the others
                 await self._one_by_one(work, groups, error)
                 return
             else:

@@ -34,7 +34,7 @@ def kafka_broker(settings: Settings, service: str) -> KafkaBroker:
     return KafkaBroker(settings.kafka_bootstrap, security=security, client_id=f"mesh-{service}", apply_types=False, logger=None)
 
 
-class _Joined(ConsumerRebalanceListener):
+class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Whether this replica belongs to its group. One without partitions is a working spare."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Joined(ConsumerRebalanceListener):
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Nothing to hand over: positions are in the database."""
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - aiokafka's signature
         self.yes = True
 
 

@@ -1,6 +1,7 @@
 """What a service does by itself to notice and mend losses: announce heads, check those of others, retry what is parked."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -25,15 +26,13 @@ async def every(seconds: float, work: Callable[[], Awaitable[object]], name: str
             await work()
         except TRANSIENT as error:
             log.warning("a background task waits for the database", extra={"task": name, "error": repr(error)})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a background task outlives whatever one round meets
             log.error("a background task failed and goes on", extra={"task": name}, exc_info=error)
         if wake is None:
             await asyncio.sleep(seconds)
             continue
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(wake.wait(), timeout=seconds)
-        except TimeoutError:
-            pass
         wake.clear()
 
 
@@ -50,12 +49,10 @@ async def check_expected(database: Database) -> None:
         if not open_ones:
             return
         await tx.run("SELECT lock_streams($1)", [RESEND])
-        await tx.run(
-            "DELETE FROM expected e USING positions p WHERE p.reader = e.reader AND p.source = e.source AND p.stream = e.stream AND p.seq >= e.seq"
-        )
+        await tx.run("DELETE FROM expected e USING positions p WHERE p.reader = e.reader AND p.source = e.source AND p.stream = e.stream AND p.seq >= e.seq")
         late = await tx.records(
             "SELECT e.source, e.stream, coalesce(min(p.seq), 0) AS seq, max(e.seq) AS head FROM expected e LEFT JOIN positions p USING (reader, source, stream) "
-            f"WHERE e.since < now() - interval '{GRACE}' GROUP BY 1, 2"  # noqa: S608 - a constant
+            f"WHERE e.since < now() - interval '{GRACE}' GROUP BY 1, 2"
         )
         for r in late:
             metrics.gaps.labels(r["source"]).inc()
@@ -66,7 +63,7 @@ async def check_expected(database: Database) -> None:
         )
         await tx.run(
             "UPDATE resend_requests SET round = round + 1, asked_at = now() WHERE closed_at IS NULL AND "
-            f"asked_at < now() - CASE WHEN round < {ROUNDS} THEN interval '{ROUND}' ELSE interval '60 seconds' END"  # noqa: S608 - constants
+            f"asked_at < now() - CASE WHEN round < {ROUNDS} THEN interval '{ROUND}' ELSE interval '60 seconds' END"
         )
         stuck = await tx.records("SELECT source, stream, from_seq, to_seq FROM resend_requests WHERE closed_at IS NULL AND round >= $1", ROUNDS)
     metrics.gap_alarms.set(len(stuck))
@@ -116,19 +113,19 @@ class Retrier:
             calls = [self._call(reaction, decode(source, r["record"]), target) for r in rows]
             await tx.run("SELECT lock_streams($1)", sorted({target, FUSES} | {c.target for c in calls}))
             here = "reaction = $1 AND source = $2 AND stream = $3"
-            if not await tx.value(f"SELECT true FROM parked WHERE {here} FOR UPDATE", reaction, source, stream):  # noqa: S608 - a constant
+            if not await tx.value(f"SELECT true FROM parked WHERE {here} FOR UPDATE", reaction, source, stream):
                 return
             failed = await self._run(tx, calls)
             if failed is None:
-                await tx.run(f"DELETE FROM parked WHERE {here}", reaction, source, stream)  # noqa: S608 - a constant
+                await tx.run(f"DELETE FROM parked WHERE {here}", reaction, source, stream)
                 await tx.run("DELETE FROM fuses WHERE reaction = $1", reaction)
                 return
             call, failure = failed
-            await tx.run(f"DELETE FROM parked_changes WHERE {here} AND (epoch, seq) < ($4, $5)", reaction, source, stream, call.change.epoch, call.change.seq)  # noqa: S608 - a constant
-            attempt = await tx.value(f"SELECT attempt FROM parked WHERE {here}", reaction, source, stream)  # noqa: S608 - a constant
+            await tx.run(f"DELETE FROM parked_changes WHERE {here} AND (epoch, seq) < ($4, $5)", reaction, source, stream, call.change.epoch, call.change.seq)
+            attempt = await tx.value(f"SELECT attempt FROM parked WHERE {here}", reaction, source, stream)
             act_for(tx, replace(call, target=target))
             await tx.run(
-                "UPDATE parked SET attempt = attempt + 1, error = $4, next_at = now() + $5, "  # noqa: S608 - a constant
+                "UPDATE parked SET attempt = attempt + 1, error = $4, next_at = now() + $5, "
                 f"state = CASE WHEN since < now() - $6::interval THEN 'dead' ELSE $7 END WHERE {here}",
                 reaction, source, stream, failure.text, failure.delay(attempt + 1), parking.DEAD_AFTER, failure.state,
             )  # fmt: skip

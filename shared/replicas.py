@@ -25,18 +25,18 @@ class Replica:
         key = ", ".join(f'"{c}"' for c in self.key)
         updates = ", ".join(f'"{c}" = excluded."{c}"' for c in self.columns if c not in self.key)
         return (
-            f'INSERT INTO "{self.table}" ({columns}) SELECT {columns} FROM jsonb_populate_recordset(NULL::"{self.table}", $1) '  # noqa: S608 - names from the catalog
+            f'INSERT INTO "{self.table}" ({columns}) SELECT {columns} FROM jsonb_populate_recordset(NULL::"{self.table}", $1) '
             f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
         )
 
     @property
     def delete(self) -> str:
         match = " AND ".join(f't."{c}" = r."{c}"' for c in self.key)
-        return f'DELETE FROM "{self.table}" t USING jsonb_populate_recordset(NULL::"{self.table}", $1) r WHERE {match}'  # noqa: S608 - names from the catalog
+        return f'DELETE FROM "{self.table}" t USING jsonb_populate_recordset(NULL::"{self.table}", $1) r WHERE {match}'
 
     @property
     def drop_unseen(self) -> str:
-        return f'DELETE FROM "{self.table}" WHERE _stream = $1 AND _seq < $2'  # noqa: S608 - name from the catalog
+        return f'DELETE FROM "{self.table}" WHERE _stream = $1 AND _seq < $2'
 
 
 async def replicas_of(pool: asyncpg.Pool, service: str) -> dict[str, Replica]:
@@ -54,32 +54,35 @@ async def replicas_of(pool: asyncpg.Pool, service: str) -> dict[str, Replica]:
 
 async def apply(tx: Tx, replicas: dict[str, Replica], changes: Iterable[Change]) -> None:
     """Brings the copies to what the changes say. Changes of a stream come in order; of a row only the last one counts."""
-    rows: dict[str, dict[tuple[object, ...], tuple[Change, bool]]] = {}
+    rows: dict[str, dict[tuple[object, ...], Change]] = {}
     ends: list[Change] = []
     for change in changes:
-        if change.table == RESTATE:
-            if (change.after or {}).get("marker") == "end":
-                ends.append(change)
-            continue
         replica = replicas.get(f"{change.source}.{change.table}")
         if replica:
-            key = tuple(change.row.get(c) for c in replica.key)
-            rows.setdefault(replica.source, {})[key] = (change, change.op == "delete")
+            rows.setdefault(replica.source, {})[tuple(change.row.get(c) for c in replica.key)] = change
+        elif change.table == RESTATE and (change.after or {}).get("marker") == "end":
+            ends.append(change)
     if not rows and not ends:
         return
     await tx.run(f'SET LOCAL ROLE "{tx.service}_replica"')
     for source, latest in rows.items():
         await _write(tx, replicas[source], latest.values())
     for end in ends:
-        for replica in replicas.values():
-            if replica.source.startswith(f"{end.source}."):
-                await tx.run(replica.drop_unseen, end.stream, (end.after or {})["since"])
+        await _drop_unseen(tx, replicas.values(), end)
     await tx.run("RESET ROLE")
 
 
-async def _write(tx: Tx, replica: Replica, latest: Iterable[tuple[Change, bool]]) -> None:
-    gone = [c.row for c, deleted in latest if deleted]
-    there = [c.row | {"_stream": c.stream, "_seq": c.seq} for c, deleted in latest if not deleted]
+async def _drop_unseen(tx: Tx, replicas: Iterable[Replica], end: Change) -> None:
+    """Removes what a restatement did not name."""
+    for replica in replicas:
+        if replica.source.startswith(f"{end.source}."):
+            await tx.run(replica.drop_unseen, end.stream, (end.after or {})["since"])
+
+
+async def _write(tx: Tx, replica: Replica, latest: Iterable[Change]) -> None:
+    changes = list(latest)
+    gone = [c.row for c in changes if c.op == "delete"]
+    there = [c.row | {"_stream": c.stream, "_seq": c.seq} for c in changes if c.op != "delete"]
     if gone:
         await tx.run(replica.delete, orjson.dumps(gone).decode())
     if there:

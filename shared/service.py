@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from types import ModuleType
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from faststream.kafka import KafkaBroker
 from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_exponential
 
 from shared import healing
@@ -63,7 +64,7 @@ class Service:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(database.close(), timeout=2)
 
-    def _background(self, applier: Applier) -> list:  # type: ignore[type-arg]
+    def _background(self, applier: Applier) -> list[Coroutine[None, None, None]]:
         database = applier.database
         return [
             every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
@@ -75,7 +76,7 @@ class Service:
         ]
 
     @staticmethod
-    async def _start_broker(broker) -> None:  # type: ignore[no-untyped-def]
+    async def _start_broker(broker: KafkaBroker) -> None:
         """Starts consuming as soon as Kafka is there; the REST API serves meanwhile."""
         while True:
             try:

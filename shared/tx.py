@@ -21,6 +21,8 @@ from shared.errors import NotFound, Refused, RowTooLarge
 
 Model = TypeVar("Model", bound=BaseModel)
 
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
 TRANSIENT = (
     OSError,
     asyncio.TimeoutError,
@@ -62,7 +64,7 @@ class Tx:
     The first statement after :meth:`enter` or a change of :attr:`context` carries the identity into the database.
     """
 
-    def __init__(self, connection: asyncpg.Connection, service: str, context: Context) -> None:
+    def __init__(self, connection: Connection, service: str, context: Context) -> None:
         self._connection = connection
         self.service = service
         self.context = context
@@ -110,7 +112,7 @@ class Tx:
         await self._connection.execute("SELECT enter($1, $2, $3, $4)", self.org_id, self.user_id, self.context.as_json(), list(writes))
         self._pending = False
 
-    async def _ready(self) -> asyncpg.Connection:
+    async def _ready(self) -> Connection:
         if self._pending:
             await self._enter([])
         return self._connection
@@ -252,7 +254,9 @@ class Database:
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:
     for kind in ("json", "jsonb"):
-        await connection.set_type_codec(kind, encoder=lambda v: v if isinstance(v, str) else orjson.dumps(v).decode(), decoder=orjson.loads, schema="pg_catalog")
+        await connection.set_type_codec(
+            kind, encoder=lambda v: v if isinstance(v, str) else orjson.dumps(v).decode(), decoder=orjson.loads, schema="pg_catalog"
+        )
 
 
 async def _nothing_to_reset(_: asyncpg.Connection) -> None:

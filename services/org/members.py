@@ -57,9 +57,7 @@ async def check_room(tx: Tx) -> None:
 async def change_role(tx: Tx, caller: Caller, user_id: UUID, role: Role) -> Membership:
     """Raises :class:`NotFound`, :class:`Forbidden` where only an owner may, :class:`LastOwner`."""
     await _check_may_change(tx, caller, user_id, role)
-    return await tx.one(
-        Membership, "UPDATE memberships SET role = $2 WHERE org_id = (SELECT tenant()) AND user_id = $1 RETURNING *", user_id, role
-    )
+    return await tx.one(Membership, "UPDATE memberships SET role = $2 WHERE org_id = (SELECT tenant()) AND user_id = $1 RETURNING *", user_id, role)
 
 
 async def remove(tx: Tx, caller: Caller, user_id: UUID) -> Membership:

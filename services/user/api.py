@@ -11,7 +11,7 @@ from services.user import api_keys, sessions, users
 from services.user.keys import public_key_set
 from shared.http.callers import OpenTx, Person, PersonTx
 from shared.http.pages import Page, Paged, page
-from shared.http.routing import Body, Flowing, View, new_router
+from shared.http.routing import Body, Flowing, new_router
 
 router = new_router(tags=["user"])
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import OKPAlgorithm
 
@@ -14,5 +15,7 @@ async def public_key_set(tx: Tx) -> list[dict[str, Any]]:
 
 
 def _jwk(key_id: str, pem: str) -> dict[str, Any]:
-    jwk: dict[str, Any] = OKPAlgorithm.to_jwk(load_pem_public_key(pem.encode()), as_dict=True)  # type: ignore[arg-type]
-    return jwk | {"kid": key_id, "use": "sig", "alg": "EdDSA"}
+    key = load_pem_public_key(pem.encode())
+    if not isinstance(key, Ed25519PublicKey):
+        raise TypeError("a signing key is an Ed25519 key")
+    return OKPAlgorithm.to_jwk(key, as_dict=True) | {"kid": key_id, "use": "sig", "alg": "EdDSA"}

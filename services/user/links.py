@@ -45,7 +45,10 @@ async def use(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
     await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
     tx.continue_flow(await tx.value("SELECT flow_id FROM link_requests WHERE id = $1", request_id))
     used = await tx.maybe(
-        LinkRequest, "UPDATE link_requests SET state = 'used' WHERE id = $1 AND purpose = $2 AND state = 'open' AND expires_at > now() RETURNING *", request_id, purpose
+        LinkRequest,
+        "UPDATE link_requests SET state = 'used' WHERE id = $1 AND purpose = $2 AND state = 'open' AND expires_at > now() RETURNING *",
+        request_id,
+        purpose,
     )
     if used is None:
         state = await tx.value("SELECT state FROM link_requests WHERE id = $1", request_id)

@@ -111,7 +111,7 @@ async def end_all(tx: Tx) -> None:
 
 async def _end(tx: Tx, which: str, *args: object) -> int:
     return await tx.run(
-        f"WITH ended AS (UPDATE sessions SET ended_at = now() WHERE {which} AND ended_at IS NULL RETURNING id, user_id) "  # noqa: S608 - this module's own words
+        f"WITH ended AS (UPDATE sessions SET ended_at = now() WHERE {which} AND ended_at IS NULL RETURNING id, user_id) "
         "INSERT INTO ended_sessions (id, user_id) SELECT id, user_id FROM ended ON CONFLICT DO NOTHING", *args,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The user service's timers."""
 
-from shared.tx import Database
 from services.user import sessions
+from shared.tx import Database
 from shared.workers import housekeeping
 
 

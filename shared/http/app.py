@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 
 from shared.http import problems
 from shared.log import about
@@ -19,6 +20,8 @@ from shared.metrics import metrics
 from shared.settings import settings
 
 MAX_BODY = 1_000_000
+_QUIET = ("/healthz", "/readyz", "/metrics")
+"""Asked all the time by machines: no spans."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -39,7 +42,7 @@ def create_app(service: str, router: APIRouter, lifespan: Any = None) -> FastAPI
         lifespan=lifespan,
         max_body_size=MAX_BODY,
         strict_content_type=True,
-        telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": ["/healthz", "/readyz", "/metrics"]},
+        telemetry=TelemetryConfig(operation_spans=False, metrics=False, logs=False, exclude=lambda scope: scope["path"] in _QUIET),
     )
     problems.install(app)
     app.include_router(router)

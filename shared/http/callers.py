@@ -282,4 +282,3 @@ class Precondition:
 
 
 IfMatch = Annotated[Precondition, Depends(Precondition)]
-

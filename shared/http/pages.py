@@ -46,7 +46,7 @@ async def page(tx: Tx, model: type[T], query: PageQuery, sql: str, *args: Any, n
     n = len(args)
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
     rows = await tx.records(
-        f"SELECT * FROM ({sql}) q WHERE ${n + 1}::timestamptz IS NULL OR (created_at, id) {compare} (${n + 1}, ${n + 2}::uuid) "  # noqa: S608 - the rule's own SQL
+        f"SELECT * FROM ({sql}) q WHERE ${n + 1}::timestamptz IS NULL OR (created_at, id) {compare} (${n + 1}, ${n + 2}::uuid) "
         f"ORDER BY created_at {order}, id {order} LIMIT ${n + 3}",
         *args, *(query.after or (None, None)), query.limit + 1,
     )  # fmt: skip

@@ -45,40 +45,47 @@ def pointer(location: tuple[Any, ...]) -> str:
     return "/" + "/".join(parts) if place == "body" else "/".join([str(place), *parts])
 
 
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101 - FastAPI calls it for this kind only
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    return problem(error.status, error.code(), error.message(), str(error), headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - FastAPI calls it for this kind only
+    problems = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors()]
+    first = f"{problems[0]['pointer']}: {problems[0]['detail']}" if problems else ""
+    return standard(422, first, errors=problems)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - FastAPI calls it for this kind only
+    detail = error.detail if isinstance(error.detail, str) and error.status_code not in (404, 405) else ""
+    return standard(error.status_code, detail, error.headers)
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    log.warning("a request met a database that is away or busy", extra={"error": repr(error)})
+    return standard(503, headers={"Retry-After": "1"})
+
+
+async def _internal(_: Request, error: Exception) -> Response:
+    log.error("a request failed", exc_info=error)
+    return standard(500)
+
+
 def install(app: FastAPI) -> None:
     """Registers the handlers, and the pages that explain each problem."""
-
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
-        headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-        return problem(error.status, error.code(), error.message(), str(error), headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        problems = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors()]
-        first = f"{problems[0]['pointer']}: {problems[0]['detail']}" if problems else ""
-        return standard(422, first, errors=problems)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
-        detail = error.detail if isinstance(error.detail, str) and error.status_code not in (404, 405) else ""
-        return standard(error.status_code, detail, error.headers)
-
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
     for kind in TRANSIENT:
-
-        @app.exception_handler(kind)
-        async def unavailable(_: Request, error: Exception) -> Response:
-            log.warning("a request met a database that is away or busy", extra={"error": repr(error)})
-            return standard(503, headers={"Retry-After": "1"})
-
-    @app.exception_handler(Exception)
-    async def internal(_: Request, error: Exception) -> Response:
-        log.error("a request failed", exc_info=error)
-        return standard(500)
+        app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(Exception, _internal)
 
     @app.get("/problems/{code}", include_in_schema=False)
     async def explain(code: str) -> PlainTextResponse:
-        texts = {c: t for c, t in _TITLES.values()} | {r.code(): r.message() for r in _all_refusals(Refused)}
+        texts = dict(_TITLES.values()) | {r.code(): r.message() for r in _all_refusals(Refused)}
         if code not in texts:
             raise HTTPException(404)
         return PlainTextResponse(f"{code}\n\n{texts[code]}\n")

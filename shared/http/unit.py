@@ -21,7 +21,6 @@ from fastapi.routing import APIRoute
 from shared.changes import Context
 from shared.errors import Refused
 from shared.http.problems import standard
-from shared.log import about
 from shared.settings import settings
 from shared.trace import current_traceparent
 from shared.tx import Database, Position, Tx
@@ -95,7 +94,9 @@ class Unit:
         if not await tx.value("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", f"{caller} {name}"):
             raise KeyInUse
         digest = hashlib.sha256(f"{self.request.method} {self.request.url.path} {self.request.url.query} ".encode() + await self.request.body()).digest()
-        rows = await tx.records("SELECT request_hash, status, headers, body FROM idempotency WHERE caller = $1 AND key = $2 AND at > now() - interval '24 hours'", caller, name)
+        rows = await tx.records(
+            "SELECT request_hash, status, headers, body FROM idempotency WHERE caller = $1 AND key = $2 AND at > now() - interval '24 hours'", caller, name
+        )
         if rows:
             if rows[0]["request_hash"] != digest:
                 raise KeyReused
