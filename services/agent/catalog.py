@@ -2,11 +2,13 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from services.agent.server import Server
 
@@ -76,7 +78,7 @@ class Actual:
 
     @property
     def owners(self) -> set[Owner]:
-        return {found.owner for found in (*self.databases.values(), *self.roles.values()) if found.owner}
+        return {owner for found in self.databases.values() if (owner := found.owner)} | {owner for found in self.roles.values() if (owner := found.owner)}
 
     def databases_of(self, org_id: UUID, resource: UUID | None = None) -> list[ActualDatabase]:
         return [found for found in self._databases_by_org.get(org_id, []) if found.owner and resource in (None, found.owner.resource)]
@@ -139,10 +141,10 @@ async def read(server: Server, org_id: UUID | None = None, names: Iterable[str] 
     )
 
 
-def _role(row: Mapping[str, Any]) -> ActualRole:
+def _role(row: asyncpg.Record) -> ActualRole:
     sets = {"groups": frozenset(row["groups"]), "role_settings": frozenset(map(tuple, row["role_settings"]))}
     return ActualRole(owner=_owner(row["comment"]), **(_without_comment(row) | sets))
 
 
-def _without_comment(row: Mapping[str, Any]) -> dict[str, Any]:
+def _without_comment(row: asyncpg.Record) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "comment"}

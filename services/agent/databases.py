@@ -5,7 +5,6 @@ part happens before anyone asks, and the part that counts is one transaction: th
 """
 
 import asyncio
-
 import secrets
 from collections.abc import Iterable
 from uuid import UUID
@@ -15,8 +14,6 @@ import asyncpg
 from services.agent.catalog import SPARE, mark
 from services.agent.server import Server, literal, quoted
 from shared.log import log
-
-
 
 HIDDEN = (
     "pg_stat_activity", "pg_stat_database", "pg_stat_database_conflicts", "pg_stat_ssl", "pg_stat_gssapi", "pg_locks",
@@ -71,6 +68,7 @@ class Spares:
         self._server = server
         self._size = size
         self._ready: list[str] = []
+        self._made: set[str] = set()
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._building = asyncio.Semaphore(2)
@@ -105,6 +103,7 @@ class Spares:
 
     async def _build(self) -> str:
         name = SPARE + secrets.token_hex(8)
+        self._made.add(name)
         async with self._building:
             async with self._server.admin() as connection:
                 await connection.execute("".join(f"CREATE ROLE {quoted(group)} NOLOGIN;" for group in groups(name)))
@@ -116,22 +115,22 @@ class Spares:
         return name
 
     async def _tidy(self) -> None:
+        """What this process makes meanwhile is not an earlier one's."""
         async with self._server.admin() as connection:
-            rows = await connection.fetch(
-                "SELECT d.datname, shobj_description(d.oid, 'pg_database') = 'mesh:spare'"
+            found = await connection.fetch(
+                "SELECT d.datname AS name, coalesce(shobj_description(d.oid, 'pg_database') = 'mesh:spare', false)"
                 "       AND (SELECT count(*) = 2 FROM pg_roles WHERE rolname IN (d.datname || '_admin', d.datname || '_member')) AS ready"
-                "  FROM pg_database d WHERE starts_with(datname, $1)", SPARE,
+                "  FROM pg_database d WHERE starts_with(d.datname, $1)", SPARE,
             )
-            ready = [row["datname"] for row in rows if row["ready"]]
-            self._ready.extend(name for name in ready if name not in self._ready)
-            for row in rows:
-                if not row["ready"]:
-                    await connection.execute(f"DROP DATABASE IF EXISTS {quoted(row['datname'])} WITH (FORCE)")
             roles = await connection.fetch("SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)", SPARE)
-            kept = {group for name in ready for group in groups(name)}
+            ready = [row["name"] for row in found if row["ready"] and row["name"] not in self._made]
+            for row in found:
+                if not row["ready"] and row["name"] not in self._made:
+                    await connection.execute(f"DROP DATABASE IF EXISTS {quoted(row['name'])} WITH (FORCE)")
+            kept = {group for name in (*ready, *self._made) for group in groups(name)}
             for role in {row["rolname"] for row in roles} - kept:
                 await connection.execute(f"DROP ROLE IF EXISTS {quoted(role)}")
-
+        self._ready += ready
 
 async def create(server: Server, spares: Spares, org_id: UUID, resource: UUID, name: str, connection_limit: int) -> None:
     """Make the database usable under its name, at once or not at all.

@@ -65,12 +65,17 @@ class Tenant(BaseModel):
         )
 
     @property
-    def databases(self) -> list[Held]:
-        return [held for held in self.resources.values() if held.resource.kind == "database"]
+    def databases(self) -> list[tuple[Held, DatabaseResource]]:
+        return [(held, held.resource) for held in self.resources.values() if isinstance(held.resource, DatabaseResource)]
 
     @property
-    def logins(self) -> list[Held]:
-        return [held for held in self.resources.values() if held.resource.kind == "login"]
+    def logins(self) -> list[tuple[Held, Login]]:
+        return [(held, held.resource) for held in self.resources.values() if isinstance(held.resource, Login)]
+
+    @property
+    def removing(self) -> bool:
+        """Something removed may still be on the server."""
+        return any(held.removed for held, _ in (*self.databases, *self.logins))
 
     def accept(self, desired: Desired) -> News:
         """Take a record in, unless something newer is known."""
@@ -111,9 +116,9 @@ class Tenant(BaseModel):
         if held.removed:
             return News.REPEATED
         self.resources[resource] = held.model_copy(update={"removed": True})
-        for login in self.logins:
-            if isinstance(login.resource, Login) and login.resource.desired.database == resource:
-                self.resources[login.resource.resource] = login.model_copy(update={"removed": True})
+        for other, login in self.logins:
+            if login.desired.database == resource:
+                self.resources[login.resource] = other.model_copy(update={"removed": True})
         return News.CHANGED
 
     def leave(self) -> News:

@@ -1,7 +1,6 @@
 """The last known good desired state on disk: the agent starts from it while the control plane is away."""
 
 import json
-
 import os
 from pathlib import Path
 from uuid import UUID
@@ -10,8 +9,6 @@ from pydantic import ValidationError
 
 from services.agent.desired import Tenant
 from shared.log import log
-
-
 
 
 class Disk:
@@ -46,7 +43,8 @@ class Disk:
 
 def _replace(path: Path, content: bytes) -> None:
     beside = path.with_suffix(".new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

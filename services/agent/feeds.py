@@ -12,15 +12,17 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
+from services.agent import kafka
 from services.agent.backoff import Backoff
 from services.agent.inbox import Listener
 from services.agent.reader import Reader
 from services.agent.settings import Settings
-from services.agent import kafka
 from shared.log import log
 
 ARRIVAL_SECONDS = 5.0
 MOST_ARRIVALS = 32
+WORTH_A_LOG = 10
+"""Tries in vain; a topic that is just being made needs a few."""
 
 
 @dataclass
@@ -144,7 +146,7 @@ class Feeds:
     def _not_yet(self, topic: str, search: _Search, code: int) -> None:
         search.tries += 1
         search.at = time.monotonic() + search.backoff.wait()
-        if search.tries == 10:
+        if search.tries == WORTH_A_LOG:
             log.warning("a topic cannot be read yet, still trying: %s", for_code(code).__name__, extra={"topic": topic})
 
     def _settle(self) -> None:

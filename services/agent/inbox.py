@@ -22,7 +22,7 @@ class Record(NamedTuple):
     value: bytes | None
 
 
-class Refused(Exception):
+class Unusable(Exception):
     """The record says nothing that this agent may act on; the message says why."""
 
 
@@ -50,7 +50,7 @@ class Inbox:
         for record in records:
             try:
                 org_id, resource, news = self._take(record)
-            except Refused as reason:
+            except Unusable as reason:
                 self.skipped[str(reason)] += 1
                 log.warning("a record was skipped: %s", reason, extra={"topic": record.topic, "offset": record.offset})
             else:
@@ -83,7 +83,7 @@ class Inbox:
     def _from_feed(self, record: Record, org_id: UUID, resource: UUID) -> News:
         tenant = self.tenants.get(org_id)
         if tenant is None or tenant.topic != record.topic:
-            raise Refused("its tenant is not assigned to this topic")
+            raise Unusable("its tenant is not assigned to this topic")
         desired = _desired(record, org_id, resource, (OrganizationResource, DatabaseResource))
         return tenant.remove(resource) if desired is None else tenant.accept(desired)
 
@@ -93,7 +93,7 @@ def _key(key: bytes | None) -> tuple[UUID, UUID]:
         org_id, resource = (key or b"").decode().split("/")
         return UUID(org_id), UUID(resource)
     except ValueError:
-        raise Refused("its key is not <org id>/<resource id>") from None
+        raise Unusable("its key is not <org id>/<resource id>") from None
 
 
 def _desired(record: Record, org_id: UUID, resource: UUID, kinds: tuple[type, ...]) -> Desired | None:
@@ -103,11 +103,11 @@ def _desired(record: Record, org_id: UUID, resource: UUID, kinds: tuple[type, ..
         desired = desired_from_json.validate_json(record.value)
     except ValidationError as error:
         fields = sorted({".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)})
-        raise Refused(f"it does not read as desired state ({', '.join(fields)[:200]})") from None
+        raise Unusable(f"it does not read as desired state ({', '.join(fields)[:200]})") from None
     if (desired.org_id, desired.resource) != (org_id, resource):
-        raise Refused("its key and its value name different resources")
+        raise Unusable("its key and its value name different resources")
     if not isinstance(desired, kinds):
-        raise Refused(f"a {desired.kind} does not belong in this topic")
+        raise Unusable(f"a {desired.kind} does not belong in this topic")
     return desired
 
 

@@ -6,7 +6,6 @@ A login acts as its database's group role from its first statement on, so what i
 from collections.abc import Iterable
 from datetime import datetime
 
-
 from schemas.feed import Login, Role
 from services.agent.catalog import ActualRole, mark
 from services.agent.databases import groups

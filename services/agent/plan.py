@@ -95,13 +95,8 @@ NOT_SCRAM = "the verifier is not one of SCRAM-SHA-256: create new credentials"
 
 def names(tenant: Tenant) -> set[str]:
     """Every name that the tenant wants on the server, for itself or for a group role."""
-    wanted = set()
-    for held in tenant.resources.values():
-        if isinstance(held.resource, DatabaseResource):
-            wanted |= {held.resource.desired.name, *groups(held.resource.desired.name)}
-        elif isinstance(held.resource, Login):
-            wanted.add(held.resource.desired.username)
-    return wanted
+    databases = {database.desired.name for _, database in tenant.databases}
+    return databases | {group for name in databases for group in groups(name)} | {login.desired.username for _, login in tenant.logins}
 
 
 def plan(tenant: Tenant, actual: Actual) -> list[Step]:
@@ -109,9 +104,9 @@ def plan(tenant: Tenant, actual: Actual) -> list[Step]:
     return [
         *_shut(tenant, actual),
         *_dropped_logins(tenant, actual),
-        *(step for held in tenant.databases for step in _database(tenant, held, actual)),
+        *(step for held, database in tenant.databases for step in _database(tenant, held, database, actual)),
         *_buried_databases(tenant, actual),
-        *(step for held in tenant.logins for step in _login(tenant, held, actual)),
+        *(step for held, login in tenant.logins if tenant.open and not held.removed for step in _login(tenant, login, actual)),
     ]
 
 
@@ -123,7 +118,7 @@ def _shut(tenant: Tenant, actual: Actual) -> list[Step]:
 
 
 def _dropped_logins(tenant: Tenant, actual: Actual) -> list[Step]:
-    unwanted = {held.resource.resource for held in tenant.logins if held.removed} | (tenant.graves.keys() - tenant.resources.keys())
+    unwanted = {login.resource for held, login in tenant.logins if held.removed} | (tenant.graves.keys() - tenant.resources.keys())
     return [DropLogin(resource, role.name) for resource in unwanted for role in actual.logins_of(tenant.org_id, resource)]
 
 
@@ -138,32 +133,30 @@ def _drop(tenant: Tenant, resource: UUID, actual: Actual) -> list[Step]:
     return [DropDatabase(resource, databases, (*sorted(members), *sorted(theirs)))] if databases or theirs else []
 
 
-def _database(tenant: Tenant, held: Held, actual: Actual) -> list[Step]:
-    assert isinstance(held.resource, DatabaseResource)
-    resource, desired = held.resource.resource, held.resource.desired
+def _database(tenant: Tenant, held: Held, database: DatabaseResource, actual: Actual) -> list[Step]:
+    resource, desired = database.resource, database.desired
     if held.removed:
         return _drop(tenant, resource, actual)
     if not tenant.assigned:
         return []
     found = actual.databases_of(tenant.org_id, resource)
     if not found:
-        return [] if desired.state == "deleted" else [_create(held, actual)]
+        return [] if desired.state == "deleted" else [_create(database, actual, made=held.made)]
     if found[0].name != desired.name:
         return [Blocked(resource, RENAMED.format(found[0].name))]
     return _closed(resource, found[0]) if desired.state == "deleted" else _opened(resource, found[0], desired.connection_limit)
 
 
-def _create(held: Held, actual: Actual) -> Step:
-    assert isinstance(held.resource, DatabaseResource)
-    resource, name = held.resource.resource, held.resource.desired.name
-    if held.made:
+def _create(database: DatabaseResource, actual: Actual, *, made: bool) -> Step:
+    resource, name = database.resource, database.desired.name
+    if made:
         return Blocked(resource, LOST.format(name))
     if len(name.encode()) > LONGEST_NAME:
         return Blocked(resource, TOO_LONG.format(name, LONGEST_NAME))
     taken = [name] if name in actual.databases else [role for role in groups(name) if role in actual.roles]
     if taken:
         return Blocked(resource, TAKEN.format(taken[0]))
-    return CreateDatabase(resource, name, held.resource.desired.connection_limit)
+    return CreateDatabase(resource, name, database.desired.connection_limit)
 
 
 def _closed(resource: UUID, found: ActualDatabase) -> list[Step]:
@@ -180,24 +173,20 @@ def _opened(resource: UUID, found: ActualDatabase, connection_limit: int) -> lis
     return steps
 
 
-def _login(tenant: Tenant, held: Held, actual: Actual) -> list[Step]:
-    assert isinstance(held.resource, Login)
-    resource, desired = held.resource.resource, held.resource.desired
-    if held.removed or not tenant.open:
-        return []
-    database = tenant.resources.get(desired.database)
-    if database is None or database.removed or not isinstance(database.resource, DatabaseResource):
+def _login(tenant: Tenant, login: Login, actual: Actual) -> list[Step]:
+    resource, desired = login.resource, login.desired
+    database = next((one for held, one in tenant.databases if one.resource == desired.database and not held.removed), None)
+    if database is None:
         return [Waits(resource)]
     if desired.verifier is not None and not desired.verifier.startswith("SCRAM-SHA-256$"):
         return [Blocked(resource, NOT_SCRAM)]
     mine = actual.logins_of(tenant.org_id, resource)
-    former: list[Step] = [DropLogin(resource, role.name) for role in mine if role.name != desired.username]
     role = actual.roles.get(desired.username)
-    name = database.resource.desired.name
-    if role is None:
-        return [*former, CreateLogin(resource, held.resource, name)]
-    if role not in mine:
+    if role is not None and role not in mine:
         return [Blocked(resource, TAKEN.format(desired.username))]
-    if logins.as_wanted(role, held.resource, name):
-        return former
-    return [*former, ChangeLogin(resource, held.resource, name, role)]
+    steps: list[Step] = [DropLogin(resource, former.name) for former in mine if former is not role]
+    if role is None:
+        steps.append(CreateLogin(resource, login, database.desired.name))
+    elif not logins.as_wanted(role, login, database.desired.name):
+        steps.append(ChangeLogin(resource, login, database.desired.name, role))
+    return steps

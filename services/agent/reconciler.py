@@ -94,7 +94,7 @@ class Reconciler:
                     self._backoffs.pop(org_id, None)
                 elif org_id not in self._due:
                     self._retry(org_id)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, it is one tenant's
             log.exception("a tenant could not be worked on", extra={"org_id": str(org_id)})
             self._retry(org_id)
         finally:
@@ -247,7 +247,7 @@ class Reconciler:
             if org_id in self._working or org_id in self._retries:
                 continue
             steps = plan(tenant, actual)
-            if any(not isinstance(step, planned.Waits) for step in steps) or any(held.removed for held in tenant.databases + tenant.logins):
+            if tenant.removing or any(not isinstance(step, planned.Waits) for step in steps):
                 self.touch(org_id)
             else:
                 self._conclude(tenant, tenant.snapshot(), steps, {})
@@ -300,4 +300,4 @@ def _passed_on(held: Held) -> str | None:
 
 
 def _trace_of(traceparent: str | None) -> dict[str, str]:
-    return {"trace_id": traceparent.split("-")[1]} if traceparent and traceparent.count("-") == 3 else {}  # noqa: PLR2004 - four parts
+    return {"trace_id": traceparent.split("-")[1]} if traceparent and traceparent.count("-") == 3 else {}

@@ -102,13 +102,13 @@ async def test_a_tenant_does_not_see_what_others_do(house: House) -> None:
 async def test_an_owner_can_dump_the_database(house: House) -> None:
     await house.owner.run(house.world.server, "CREATE TABLE things (id int)")
     server = house.world.server
-    dump = await asyncio.to_thread(
-        subprocess.run,
-        [BIN / "pg_dump", "-h", server.host, "-p", str(server.port), "-U", house.owner.username, house.db.name],
-        env={**os.environ, "PGPASSWORD": house.owner.password}, capture_output=True, check=False,
-    )
-    assert (dump.returncode, dump.stderr) == (0, b"")
-    assert b"CREATE TABLE public.things" in dump.stdout
+    dump = await asyncio.create_subprocess_exec(
+        BIN / "pg_dump", "-h", server.host, "-p", str(server.port), "-U", house.owner.username, house.db.name,
+        env={**os.environ, "PGPASSWORD": house.owner.password}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, errors = await dump.communicate()
+    assert (dump.returncode, errors) == (0, b"")
+    assert b"CREATE TABLE public.things" in out
 
 
 async def test_an_owner_cannot_raise_the_limit_or_drop_the_database(house: House) -> None:
