@@ -57,7 +57,7 @@ def build_archive(state: State, names: list[str]) -> None:
         return
     archive().parent.mkdir(parents=True, exist_ok=True)
     merged = state.rendered("bus.classes")
-    merged.write_text("\n".join(dict.fromkeys(line for path in lists for line in path.read_text().splitlines())) + "\n")
+    merged.write_text("\n".join(dict.fromkeys(_archivable(line) for path in lists for line in path.read_text().splitlines())))
     draft = archive().with_suffix(f".{os.getpid()}")
     subprocess.run(
         ["nice", "-n", "10", str(JAVA), "-Xshare:dump", *_LIGHT[:1], f"-XX:SharedClassListFile={merged}", f"-XX:SharedArchiveFile={draft}"],
@@ -68,6 +68,13 @@ def build_archive(state: State, names: list[str]) -> None:
     )
     if draft.exists():
         draft.replace(archive())
+
+
+def _archivable(line: str) -> str:
+    """A line of a class list without the numbers that are unique to its run; a comment for a class no archive can hold."""
+    if line.startswith("@"):
+        return line
+    return "#" if "source:" in line or line.startswith("jdk/proxy") else line.split(" ")[0]
 
 
 def run_once(state: State, name: str, main: str, arguments: list[str]) -> None:

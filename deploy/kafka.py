@@ -2,6 +2,7 @@
 
 import base64
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,18 +65,25 @@ class Broker:
 
     def prepare(self) -> bool:
         """Write the configuration and format the storage; true when it is new, so that all it knew is gone."""
+        write_atomically(self._properties, self._render(self.state.kafka_data))
+        if self.state.kafka_data.exists():
+            return False
+        with tempfile.TemporaryDirectory(dir=self.state.root, prefix="kafka-") as folder:
+            draft = Path(folder) / "data"
+            config = Path(folder) / "kafka.properties"
+            write_atomically(config, self._render(draft))
+            scram = f'SCRAM-SHA-256=[name="{ADMIN}",password="{self.password(ADMIN)}"]'
+            arguments = ["format", "-t", _cluster_id(self.state), "-c", str(config), "--standalone", "--add-scram", scram]
+            java.run_once(self.state, "kafka-format", "kafka.tools.StorageTool", arguments)
+            draft.rename(self.state.kafka_data)
+        return True
+
+    def _render(self, data: Path) -> str:
         values = {
-            "host": HOST, "port": self.port, "controller_port": self.controller_port, "data": str(self.state.kafka_data),
+            "host": HOST, "port": self.port, "controller_port": self.controller_port, "data": str(data),
             "admin_password": self.password(ADMIN), "controller_password": self.password("controller"),
         }  # fmt: skip
-        write_atomically(self._properties, properties(_TEMPLATE, values))
-        if (self.state.kafka_data / "meta.properties").exists():
-            return False
-        cluster = _cluster_id(self.state)
-        scram = f'SCRAM-SHA-256=[name="{ADMIN}",password="{self.password(ADMIN)}"]'
-        arguments = ["format", "-t", cluster, "-c", str(self._properties), "--standalone", "--add-scram", scram]
-        java.run_once(self.state, "kafka-format", "kafka.tools.StorageTool", arguments)
-        return True
+        return properties(_TEMPLATE, values)
 
     def command(self) -> Command:
         options = ["-Xms128m", "-Xmx384m"]

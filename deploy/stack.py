@@ -26,7 +26,7 @@ FREE_PORTS = 0
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happened during a start: ``state`` is ``ready``, ``skipped`` or ``failed``."""
+    """One thing that happened during a start: ``state`` is ``working``, ``ready``, ``skipped`` or ``failed``."""
 
     step: str
     state: str
@@ -49,41 +49,43 @@ class Mesh:
 
     @classmethod
     def start(
-        cls, folder: Path | str, *, port_base: int | None = FREE_PORTS, services: Iterable[str] = SERVICES,
-        data_planes: int = 1, databases: int = 1, replicas: Mapping[str, int] | None = None,
+        cls, folder: Path | str, *, port_base: int | None = FREE_PORTS, services: Iterable[str] | None = None,
+        data_planes: int | None = None, databases: int | None = None, replicas: Mapping[str, int] | None = None,
         report: Report = lambda step: None, timeout: float = 120,
     ) -> "Mesh":  # fmt: skip
         """Start a mesh and wait until all of it is ready. ``services=()`` starts the bus and the data planes' servers.
 
-        A mesh that already runs is adjusted; one that ran before keeps its data, passwords and (with free ports) ports.
+        What is not said stays as it was, or is the default. A mesh that runs already is adjusted: what need not change
+        goes on running. One that ran before keeps its data and passwords, and its ports unless others are asked for.
 
         :raises MeshError: when something does not get ready; what did start stays for a look, until :meth:`stop`.
         """
         mesh = cls.at(folder)
-        wanted = Plan(
-            services=tuple(services), data_planes=data_plane_names(data_planes), databases=databases,
-            replicas=dict(replicas or {}),
-        )  # fmt: skip
+        wishes: dict[str, Any] = {
+            "services": None if services is None else tuple(services),
+            "data_planes": None if data_planes is None else data_plane_names(data_planes),
+            "databases": databases,
+            "replicas": None if replicas is None else dict(replicas),
+        }
         with mesh.state.locked():
-            mesh._launch(wanted, port_base)
+            mesh._launch(mesh._planned({name: wish for name, wish in wishes.items() if wish is not None}, port_base), report)
         mesh._follow(report, timeout)
         return mesh
 
-    def _launch(self, wanted: Plan, port_base: int | None) -> None:
+    def _planned(self, wishes: dict[str, Any], port_base: int | None) -> Plan:
         known = Plan.load(self.state) if self.state.plan.exists() else None
-        if known and known.databases != wanted.databases:
-            raise MeshError(f"This mesh has {known.databases} database(s); that cannot change while it holds data.", "Remove it first: mesh reset")
-        if known:
-            wanted = wanted.model_copy(update={"ports": known.ports})
-        keep = None if known and port_base == FREE_PORTS else port_base
-        plan = with_ports(wanted, keep)
+        plan = (known or Plan()).model_copy(update=wishes)
+        if known and known.databases != plan.databases:
+            problem = f"This mesh has {known.databases} database(s), which cannot change while it holds data."
+            raise MeshError(problem, "Remove it with its data first: mesh reset", code=2)
+        return with_ports(plan, None if known and port_base == FREE_PORTS else port_base)
+
+    def _launch(self, plan: Plan, report: Report) -> None:
+        """A new supervisor for this plan; it adopts what runs already."""
         supervisor = Running.recorded(self.state, SUPERVISOR)
-        if supervisor and plan == known:
-            return
-        if supervisor:
-            process.stop([supervisor], signal.SIGKILL)
+        process.stop([supervisor] if supervisor else [], signal.SIGKILL)
         ports.check(self.state, plan)
-        jars.fetch()
+        jars.fetch(lambda here, needed: report(Step("jars", "working", 0.0, f"{here} of {needed}")))
         postgres.prepare_binaries()
         plan.save(self.state)
         self.state.progress.write_text("")

@@ -46,6 +46,8 @@ class Supervisor:
     async def run(self) -> None:
         """Until it is ended. What it started goes on running without it, and the next supervisor adopts it."""
         table = {unit.name: unit for unit in units(self.state, self.plan)}
+        running = process.recorded(self.state)
+        process.stop(one for name, one in running.items() if name not in (*table, NAME))
         async with asyncio.TaskGroup() as group:
             for unit in table.values():
                 group.create_task(self._keep(unit, table))

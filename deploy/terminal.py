@@ -1,0 +1,54 @@
+"""How the ``mesh`` command speaks: plain lines for programs, colors for people, JSON on demand."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLORS = {"up": "green", "ready": "green", "ok": "green", "RUNNING": "green", "starting": "yellow", "skipped": "yellow", "missing": "yellow"}
+
+
+def show_json(document: Any) -> None:
+    """Unstyled, for programs."""
+    print(json.dumps(document, indent=2, default=str))  # noqa: T201 -- the one place that writes for programs
+
+
+def line(text: str = "") -> None:
+    out.print(text)
+
+
+def word(state: str) -> str:
+    """A state in its color; what is not known to be well is red."""
+    return f"[{_COLORS.get(state, 'red')}]{escape(state)}[/]"
+
+
+def heading(text: str) -> None:
+    out.print(f"\n[bold]{escape(text)}[/]")
+
+
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """Columns aligned by spaces; the last one is free. Cells may hold markup."""
+    known = [[*row] for row in rows]
+    widths = [max(len(_bare(row[i])) for row in known) for i in range(max((len(row) for row in known), default=1) - 1)]
+    for row in known:
+        cells = [cell + " " * (width - len(_bare(cell))) for cell, width in zip(row, widths, strict=False)]
+        out.print("  " + "  ".join([*cells, *row[len(cells) :]]).rstrip())
+
+
+def masked(secret: str) -> str:
+    return f"{secret[:3]}…{secret[-2:]}"
+
+
+def problem(text: str, hint: str) -> None:
+    err.print(f"[red]error:[/] {escape(text)}")
+    if hint:
+        err.print(f"  [bold]→[/] {escape(hint)}")
+
+
+def _bare(cell: str) -> str:
+    return out.render_str(cell).plain
