@@ -1,0 +1,146 @@
+"""A scratch service, ``probe``, on the real Postgres: for the kit's rules, without the bus around them."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from shared.bus import Applier
+from shared.changes import Change, Context, decode
+from shared.migrations import migrate
+from shared.reactions import Reaction
+from shared.replicas import replicas_of
+from shared.rows import Pattern, Row
+from shared.tx import Database, Tx
+from tests.mesh import TestMesh
+
+PASSWORD = "probe"
+
+
+class Thing(Row):
+    """A row of another service, ``other``, that the probe reacts to."""
+
+    table = "other.things"
+    id: str
+    org_id: str
+    value: int
+
+
+@dataclass
+class Log:
+    """Makes changes of ``other`` as its change log would."""
+
+    org: str = field(default_factory=lambda: str(uuid.uuid4()))
+    seq: int = 0
+    epoch: int = 1
+
+    @property
+    def stream(self) -> str:
+        return f"org:{self.org}"
+
+    def change(
+        self, value: int, *, op: str = "insert", table: str = "things", seq: int | None = None, hops: int = 0, after: dict[str, Any] | None = None
+    ) -> Change:
+        self.seq = self.seq + 1 if seq is None else seq
+        row = after or {"id": str(uuid.uuid5(uuid.UUID(self.org), str(value))), "org_id": self.org, "value": value}
+        record = {
+            "stream": self.stream, "seq": self.seq, "epoch": self.epoch, "table": table, "op": op, "at": datetime.now(UTC).isoformat(),
+            "by": "user:1", "flow_id": None, "cause": None, "hops": hops, "traceparent": None, "before": None if op == "insert" else row,
+            "after": None if op == "delete" else row,
+        }  # fmt: skip
+        return decode("other", orjson.dumps(record))
+
+
+class Probe:
+    """The scratch service: what its reactions wrote, and an applier for any set of reactions."""
+
+    def __init__(self, database: Database, admin: asyncpg.Connection) -> None:
+        self.database = database
+        self.admin = admin
+
+    async def applier(self, *functions: Callable[..., Any], many: bool = False) -> Applier:
+        """An applier whose reactions run these functions for every :class:`Thing` inserted."""
+        reactions = [Reaction(f"probe.{f.__name__}", Pattern(Thing, "inserted"), f, None, many) for f in functions]
+        return Applier(self.database, reactions, await replicas_of(self.database.pool, "probe"))
+
+    async def effects(self, log: Log) -> list[int]:
+        """The values that reactions wrote for the log's tenant, in the order they were written."""
+        return [r["value"] for r in await self.admin.fetch("SELECT value FROM probe.effects WHERE org_id = $1 ORDER BY n", uuid.UUID(log.org))]
+
+    async def position(self, log: Log, reader: str = "reactions") -> int:
+        return int(await self.admin.fetchval("SELECT coalesce(max(seq), 0) FROM probe.positions WHERE reader = $2 AND stream = $1", log.stream, reader))
+
+    async def parked(self, log: Log) -> list[dict[str, Any]]:
+        return [dict(r) for r in await self.admin.fetch("SELECT * FROM probe.parked WHERE stream = $1", log.stream)]
+
+    async def changes(self, stream: str) -> list[Change]:
+        """What the probe itself published on a stream."""
+        return [decode("probe", r["payload"]) for r in await self.admin.fetch("SELECT payload FROM probe.changes WHERE stream = $1 ORDER BY seq", stream)]
+
+
+async def record(tx: Tx, thing: Thing) -> None:
+    """The reaction most tests use: writes what it saw."""
+    await tx.run("INSERT INTO effects (value) VALUES ($1)", thing.value)
+
+
+_TABLES = """
+CREATE TABLE effects (org_id uuid NOT NULL DEFAULT tenant(), n bigint GENERATED ALWAYS AS IDENTITY, value int NOT NULL, note text, PRIMARY KEY (org_id, n));
+SELECT tenant_table('effects');
+SELECT publish_table('effects', stream => 'org', private => '{note}');
+CREATE TABLE things (id text, org_id uuid, value int NOT NULL, PRIMARY KEY (id));
+SELECT replica_table('things', source => 'other.things');
+"""
+
+
+@pytest.fixture(scope="session")
+def probe_url(mesh: TestMesh) -> Iterator[str]:
+    """The application role of the scratch schema, made afresh."""
+    import asyncio
+
+    admin_url = mesh.status["postgres"]["url"]
+    asyncio.run(_make_schema(admin_url))
+    yield _as("probe_app", admin_url)
+
+
+def _as(role: str, admin_url: str) -> str:
+    return f"postgresql://{role}:{PASSWORD}@{admin_url.rpartition('@')[2]}"
+
+
+async def _make_schema(admin_url: str) -> None:
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute("DROP SCHEMA IF EXISTS probe CASCADE")
+    for role, rights in (("probe_owner", "LOGIN"), ("probe_app", "LOGIN"), ("probe_replica", "NOLOGIN")):
+        if not await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
+            await admin.execute(f"CREATE ROLE {role} {rights} PASSWORD '{PASSWORD}'")
+        await admin.execute(f"ALTER ROLE {role} SET search_path = probe")
+        await admin.execute(f"GRANT CONNECT ON DATABASE {admin_url.rpartition('/')[2]} TO {role}")
+    await admin.execute("GRANT probe_replica TO probe_app WITH INHERIT FALSE, SET TRUE; CREATE SCHEMA probe AUTHORIZATION probe_owner")
+    await admin.close()
+    await migrate("probe", _as("probe_owner", admin_url))
+    owner = await asyncpg.connect(_as("probe_owner", admin_url))
+    await owner.execute(_TABLES)
+    await owner.close()
+
+
+@pytest.fixture
+async def probe(probe_url: str, mesh: TestMesh) -> AsyncIterator[Probe]:
+    database = await Database.connect(probe_url, "probe")
+    admin = await asyncpg.connect(mesh.status["postgres"]["url"])
+    await admin.execute("TRUNCATE probe.parked, probe.fuses CASCADE")
+    yield Probe(database, admin)
+    await admin.close()
+    await database.close()
+
+
+@pytest.fixture
+def log() -> Log:
+    """A fresh tenant's stream of the other service."""
+    return Log()
+
+
+__all__ = ["Context", "Log", "Probe", "Thing", "record"]

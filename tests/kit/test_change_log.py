@@ -1,0 +1,147 @@
+"""Every committed change of a published table is one numbered record."""
+
+import asyncio
+import uuid
+
+import asyncpg
+import pytest
+
+from shared.changes import Context
+from shared.errors import RowTooLarge
+from shared.tx import Database, UnsafeRole
+from tests.kit.conftest import Probe
+from tests.mesh import TestMesh
+
+
+def tenant() -> tuple[uuid.UUID, str]:
+    org = uuid.uuid4()
+    return org, f"org:{org}"
+
+
+async def test_an_insert_update_and_delete_are_records_one_two_three(probe: Probe) -> None:
+    _, stream = tenant()
+    flow = uuid.uuid4()
+    async with probe.database.transaction(stream, context=Context(by="user:7", flow_id=flow, hops=2, cause="a/b/1.1", traceparent="00-1-2-01")) as tx:
+        await tx.run("INSERT INTO effects (value, note) VALUES (1, 'secret')")
+        await tx.run("UPDATE effects SET value = 2")
+        await tx.run("DELETE FROM effects")
+    inserted, updated, deleted = await probe.changes(stream)
+    assert [(c.seq, c.op) for c in (inserted, updated, deleted)] == [(1, "insert"), (2, "update"), (3, "delete")]
+    assert inserted.context == Context("user:7", flow, "a/b/1.1", 2, "00-1-2-01")
+    assert (updated.before, updated.row["value"]) == ({"value": 1}, 2)
+    assert deleted.after is None
+    assert deleted.row["value"] == 2
+
+
+async def test_a_private_column_never_enters_a_record(probe: Probe) -> None:
+    _, stream = tenant()
+    async with probe.database.transaction(stream) as tx:
+        await tx.run("INSERT INTO effects (value, note) VALUES (1, 'secret')")
+        await tx.run("UPDATE effects SET note = 'another secret'")
+    changes = await probe.changes(stream)
+    assert len(changes) == 1, "a change of private columns alone is no change to the world"
+    assert "secret" not in changes[0].raw
+
+
+async def test_an_update_that_changes_nothing_makes_no_record(probe: Probe) -> None:
+    _, stream = tenant()
+    async with probe.database.transaction(stream) as tx:
+        await tx.run("INSERT INTO effects (value) VALUES (1)")
+        await tx.run("UPDATE effects SET value = 1")
+    assert len(await probe.changes(stream)) == 1
+
+
+async def test_a_rolled_back_write_uses_no_number(probe: Probe) -> None:
+    _, stream = tenant()
+    with pytest.raises(ZeroDivisionError):
+        async with probe.database.transaction(stream) as tx:
+            await tx.run("INSERT INTO effects (value) VALUES (1)")
+            raise ZeroDivisionError
+    async with probe.database.transaction(stream) as tx:
+        await tx.run("INSERT INTO effects (value) VALUES (2)")
+    assert [c.seq for c in await probe.changes(stream)] == [1]
+
+
+async def test_a_write_to_a_stream_that_is_not_locked_is_refused(probe: Probe) -> None:
+    org, _ = tenant()
+    with pytest.raises(asyncpg.PostgresError, match="was not locked"):
+        async with probe.database.transaction(org=org) as tx:
+            await tx.run("INSERT INTO effects (value) VALUES (1)")
+
+
+async def test_a_row_over_the_size_limit_is_refused_and_leaves_nothing(probe: Probe) -> None:
+    _, stream = tenant()
+    await probe.admin.execute("ALTER TABLE probe.effects ADD COLUMN IF NOT EXISTS long text")
+    with pytest.raises(RowTooLarge):
+        async with probe.database.transaction(stream) as tx:
+            await tx.run("INSERT INTO effects (value, long) VALUES (1, repeat('x', 300000))")
+    assert await probe.changes(stream) == []
+
+
+async def test_numbers_have_no_gap_and_follow_commit_order_under_concurrency(probe: Probe) -> None:
+    _, stream = tenant()
+
+    async def write(value: int) -> None:
+        async with probe.database.transaction(stream) as tx:
+            seen = await tx.value("SELECT count(*) FROM effects")
+            await tx.run("INSERT INTO effects (value) VALUES ($1)", seen)
+
+    await asyncio.gather(*(write(n) for n in range(40)))
+    changes = await probe.changes(stream)
+    assert [c.seq for c in changes] == list(range(1, 41))
+    assert [c.row["value"] for c in changes] == list(range(40)), "each writer saw all earlier writers"
+
+
+async def test_transactions_over_the_same_streams_in_opposite_order_do_not_deadlock(probe: Probe) -> None:
+    (_, a), (_, b) = tenant(), tenant()
+
+    async def write(*streams: str) -> None:
+        async with probe.database.transaction(*streams) as tx:
+            await tx.run("INSERT INTO effects (value) VALUES (1)")
+
+    await asyncio.gather(*(write(*pair) for n in range(20) for pair in ((a, b), (b, a))))
+    assert len(await probe.changes(a)) + len(await probe.changes(b)) == 40
+
+
+async def test_no_tenant_means_no_rows_and_another_tenant_sees_none(probe: Probe) -> None:
+    org, stream = tenant()
+    async with probe.database.transaction(stream) as tx:
+        await tx.run("INSERT INTO effects (value) VALUES (1)")
+        assert await tx.value("SELECT count(*) FROM effects") == 1, "its owner sees it"
+    async with probe.database.transaction() as tx:
+        assert await tx.value("SELECT count(*) FROM effects") == 0
+    async with probe.database.transaction(org=uuid.uuid4()) as tx:
+        assert await tx.value("SELECT count(*) FROM effects") == 0
+        with pytest.raises(asyncpg.PostgresError, match="row-level security"):
+            await tx.run("INSERT INTO effects (org_id, value) VALUES ($1, 1)", org)
+
+
+async def test_the_application_cannot_write_the_log_or_a_replica_itself(probe: Probe) -> None:
+    _, stream = tenant()
+    for statement in (
+        "INSERT INTO changes (stream, seq, payload) VALUES ('x', 1, '')",
+        "UPDATE streams SET seq = 9",
+        "SELECT count(*) FROM changes",
+        "INSERT INTO things (id, org_id, value) VALUES ('1', tenant(), 1)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with probe.database.transaction(stream) as tx:
+                await tx.run(statement)
+
+
+async def test_a_role_that_bypasses_row_level_security_is_refused_at_start(mesh: TestMesh) -> None:
+    with pytest.raises(UnsafeRole):
+        await Database.connect(mesh.status["postgres"]["url"], "probe")
+
+
+async def test_a_pooled_connection_never_carries_the_previous_tenant(probe_url: str, probe: Probe) -> None:
+    database = await Database.connect(probe_url, "probe", size=1)
+    try:
+        _, stream = tenant()
+        async with database.transaction(stream) as tx:
+            await tx.run("INSERT INTO effects (value) VALUES (1)")
+        async with database.pool.acquire() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM effects") == 0
+            assert await connection.fetchval("SELECT coalesce(current_setting('app.org_id', true), '')") == ""
+    finally:
+        await database.close()

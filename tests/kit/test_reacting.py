@@ -1,0 +1,224 @@
+"""A reaction sees every change of a stream once and in order, whatever the bus does."""
+
+import asyncio
+import itertools
+import random
+
+import pytest
+
+from shared import healing
+from shared.bus import Applier
+from shared.changes import Undecodable, decode
+from shared.errors import NotYet
+from shared.healing import Retrier
+from shared.tx import Tx
+from tests.kit.conftest import Log, Probe, Thing, record
+
+
+async def record_many(tx: Tx, things: list[Thing]) -> None:
+    await tx.run("INSERT INTO effects (value) SELECT * FROM unnest($1::int[])", [t.value for t in things])
+
+
+async def fail_on_three(tx: Tx, thing: Thing) -> None:
+    await tx.run("INSERT INTO effects (value) VALUES ($1)", thing.value)
+    if thing.value == 3:
+        raise ValueError("three is not good")
+
+
+async def test_changes_are_applied_once_and_in_order(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    await applier.apply([log.change(n) for n in range(1, 6)])
+    assert await probe.effects(log) == [1, 2, 3, 4, 5]
+    assert await probe.position(log) == 5
+
+
+async def test_duplicates_are_skipped_within_and_across_batches(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    changes = [log.change(n) for n in range(1, 4)]
+    await applier.apply(changes + changes)
+    await applier.apply(changes)
+    assert await probe.effects(log) == [1, 2, 3]
+
+
+async def test_a_reaction_for_many_gets_the_changes_of_a_stream_together(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record_many, many=True)
+    await applier.apply([log.change(n) for n in range(1, 4)])
+    assert await probe.effects(log) == [1, 2, 3]
+
+
+async def test_a_gap_holds_the_stream_asks_for_it_and_closes_in_order(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    one, two, three, four = (log.change(n) for n in range(1, 5))
+    await applier.apply([one, three, four])
+    assert await probe.effects(log) == [1]
+    asked = await probe.admin.fetchrow("SELECT * FROM probe.resend_requests WHERE stream = $1", log.stream)
+    assert (asked["source"], asked["from_seq"], asked["to_seq"]) == ("other", 2, 2)
+    await applier.apply([two])
+    assert await probe.effects(log) == [1, 2, 3, 4]
+    await healing.check_expected(probe.database)
+    assert await probe.admin.fetchval("SELECT closed_at IS NOT NULL FROM probe.resend_requests WHERE stream = $1", log.stream)
+
+
+async def test_any_order_and_any_repetition_ends_in_the_same_effects(probe: Probe) -> None:
+    applier = await probe.applier(record)
+    for seed in range(5):
+        log, rng = Log(), random.Random(seed)
+        changes = [log.change(n) for n in range(1, 13)] * 2
+        rng.shuffle(changes)
+        for batch in itertools.batched(changes, 5) if hasattr(itertools, "batched") else [changes[i : i + 5] for i in range(0, 24, 5)]:
+            await applier.apply(list(batch))
+        assert await probe.effects(log) == list(range(1, 13)), f"seed {seed}"
+
+
+async def test_a_zombie_and_its_successor_apply_each_change_once(probe: Probe, log: Log) -> None:
+    zombie, successor = await probe.applier(record), await probe.applier(record)
+    changes = [log.change(n) for n in range(1, 31)]
+    await asyncio.gather(*(a.apply(changes[i : i + 7]) for a in (zombie, successor) for i in range(0, 30, 7)))
+    await successor.apply(changes)
+    assert await probe.effects(log) == list(range(1, 31))
+
+
+async def test_a_poison_change_parks_its_reaction_on_its_stream_alone(probe: Probe, log: Log) -> None:
+    other, applier = Log(), await probe.applier(fail_on_three, record)
+    mixed = [c for n in range(1, 6) for c in (log.change(n), other.change(n + 10))]
+    await applier.apply(mixed)
+    assert await probe.effects(other) == [v for n in range(11, 16) for v in (n, n)], "another tenant goes on"
+    assert await probe.effects(log) == [1, 1, 2, 2, 3, 4, 5], "the other reaction goes on; of the failed one nothing is half-written"
+    (parked,) = await probe.parked(log)
+    assert (parked["reaction"], parked["state"], parked["error"]) == ("probe.fail_on_three", "retrying", "ValueError: three is not good")
+    assert await probe.position(log) == 5
+
+
+async def test_parked_changes_are_applied_in_order_when_the_reaction_is_mended(probe: Probe, log: Log) -> None:
+    healthy = False
+
+    async def mended(tx: Tx, thing: Thing) -> None:
+        if not healthy and thing.value == 2:
+            raise ValueError("not yet mended")
+        await record(tx, thing)
+
+    applier = await probe.applier(mended)
+    await applier.apply([log.change(n) for n in range(1, 5)])
+    await applier.apply([log.change(5)])
+    retrier = Retrier(applier)
+    await retrier.retry("probe.mended", "other", log.stream, log.stream)
+    (parked,) = await probe.parked(log)
+    assert parked["attempt"] == 2
+    assert await probe.effects(log) == [1]
+    healthy = True
+    await retrier.retry("probe.mended", "other", log.stream, log.stream)
+    assert await probe.effects(log) == [1, 2, 3, 4, 5]
+    assert await probe.parked(log) == []
+    await applier.apply([log.change(6)])
+    assert await probe.effects(log) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_row_that_has_not_come_is_waited_for(probe: Probe, log: Log) -> None:
+    async def needs_a_replica(tx: Tx, thing: Thing) -> None:
+        if not await tx.value("SELECT true FROM things WHERE value = 100"):
+            raise NotYet("the hundredth thing")
+        await record(tx, thing)
+
+    applier = await probe.applier(needs_a_replica)
+    await applier.apply([log.change(1)])
+    assert [p["state"] for p in await probe.parked(log)] == ["waiting"]
+    await applier.apply([log.change(100)])
+    await Retrier(applier).retry("probe.needs_a_replica", "other", log.stream, log.stream)
+    assert await probe.effects(log) == [1, 100]
+
+
+async def test_a_reaction_that_fails_everywhere_blows_its_fuse_and_nothing_is_buried(probe: Probe) -> None:
+    broken = True
+
+    async def buggy(tx: Tx, thing: Thing) -> None:
+        if broken:
+            raise RuntimeError("a bad deployment")
+        await record(tx, thing)
+
+    applier = await probe.applier(buggy)
+    logs = [Log() for _ in range(14)]
+    for one in logs:
+        await applier.apply([one.change(1)])
+    assert await probe.admin.fetchval("SELECT count(*) FROM probe.fuses WHERE reaction = 'probe.buggy'") == 1
+    assert await probe.admin.fetchval("SELECT count(*) FROM probe.parked WHERE reaction = 'probe.buggy'") == 14
+    replicas = [await probe.admin.fetchval("SELECT count(*) FROM probe.things WHERE org_id = $1::uuid", one.org) for one in logs]
+    assert replicas == [1] * 14, "replicas go on"
+    broken = False
+    retrier = Retrier(applier)
+    for one in logs:
+        await retrier.retry("probe.buggy", "other", one.stream, one.stream)
+    assert [await probe.effects(one) for one in logs] == [[1]] * 14
+    assert await probe.admin.fetchval("SELECT count(*) FROM probe.fuses") == 0
+
+
+async def test_a_chain_of_thirty_two_causes_is_stopped(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    await applier.apply([log.change(1, hops=32)])
+    (parked,) = await probe.parked(log)
+    assert parked["state"] == "dead"
+    assert parked["error"].startswith("TooManyHops")
+
+
+async def test_what_a_reaction_writes_names_its_cause_and_keeps_the_flow(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    change = log.change(1, hops=4)
+    await applier.apply([change])
+    (written,) = await probe.changes(log.stream)
+    assert written.context.cause == change.name
+    assert written.context.hops == 5
+
+
+@pytest.mark.parametrize("raw", [b"", b"nonsense", b"[]", b'{"stream": 1}', b'{"stream":"a","seq":"x"}', b"\xff\xfe", None])
+def test_bytes_that_are_no_change_record_are_told(raw: bytes | None) -> None:
+    with pytest.raises(Undecodable):
+        decode("other", raw)
+
+
+async def test_replicas_follow_inserts_updates_and_deletes(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    one, two = log.change(1), log.change(2)
+    await applier.apply([one, two, log.change(1, op="update", after=one.row | {"value": 10}), log.change(2, op="delete")])
+    assert await probe.admin.fetch("SELECT value FROM probe.things WHERE org_id = $1::uuid", log.org) == [(10,)]
+
+
+async def test_a_restatement_drops_what_it_does_not_name(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    await applier.apply([log.change(n) for n in range(1, 4)])
+    since = log.seq + 1
+    await applier.apply(
+        [
+            log.change(0, op="restate", table="_restate", after={"marker": "start"}),
+            log.change(2, op="restate", after={"id": "2", "org_id": log.org, "value": 22}),
+            log.change(0, op="restate", table="_restate", after={"marker": "end", "since": since}),
+        ]
+    )
+    assert [r["value"] for r in await probe.admin.fetch("SELECT value FROM probe.things WHERE org_id = $1::uuid", log.org)] == [22]
+    assert await probe.effects(log) == [1, 2, 3], "a restatement fires no reaction"
+
+
+async def test_a_higher_epoch_starts_over_from_its_restatement(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    await applier.apply([log.change(n) for n in range(1, 6)])
+    log.epoch, log.seq = 2, 3
+    await applier.apply(
+        [
+            log.change(0, op="restate", table="_restate", after={"marker": "start"}),
+            log.change(0, op="restate", table="_restate", after={"marker": "end", "since": 4}),
+            log.change(9),
+        ]
+    )
+    assert await probe.effects(log) == [1, 2, 3, 4, 5, 9]
+
+
+async def test_an_announced_head_that_never_came_is_asked_for(probe: Probe, log: Log) -> None:
+    applier: Applier = await probe.applier(record)
+    await applier.apply([log.change(1)])
+    heads = Log()
+    change = heads.change(1, table="_heads", after={"heads": {log.stream: 3}})
+    record_text = change.raw.replace(heads.stream, "global:heads")
+    await applier.apply([decode("other", record_text)])
+    await probe.admin.execute("UPDATE probe.expected SET since = now() - interval '6 seconds' WHERE stream = $1", log.stream)
+    await healing.check_expected(probe.database)
+    asked = await probe.admin.fetchrow("SELECT from_seq, to_seq FROM probe.resend_requests WHERE stream = $1", log.stream)
+    assert tuple(asked) == (2, 3)
+    await probe.admin.execute("DELETE FROM probe.positions WHERE stream = 'global:heads'")
