@@ -119,7 +119,8 @@ def jobs_of(service: str) -> list[Job]:
 _LEASE = """
 UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1
 FROM (SELECT o.kind, o.target, o.id FROM due o
-      WHERE o.kind = $1 AND o.leased_until < now() AND (o.due_at <= now() OR o.due_at <= mesh_now(CASE WHEN o.target LIKE 'org:%' THEN substr(o.target, 5)::uuid END))
+      WHERE o.kind = $1 AND o.leased_until < now() AND (o.due_at <= now() OR (
+          o.target IN (SELECT 'org:' || c.org_id FROM test_clocks c) AND o.due_at <= mesh_now(substr(o.target, 5)::uuid)))
       ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED) ready
 WHERE d.kind = ready.kind AND d.target = ready.target AND d.id = ready.id
 RETURNING d.target, d.id, d.attempt, d.context, d.since < now() - $4::interval AS overdue"""

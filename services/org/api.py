@@ -1,6 +1,6 @@
 """The org service's doors."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AliasChoices, EmailStr, Field
 
 from schemas.org import Role
 from services.org import invitations, members, organizations
-from shared.http.callers import WHILE_SUSPENDED, IfMatch, Member, OpenTx, OrgAdmin, OwnerOrOperator, Person, PersonTx, TenantTx, VerifiedPerson
+from shared.http.callers import WHILE_SUSPENDED, IfMatch, Member, OpenTx, Operator, OrgAdmin, OwnerOrOperator, Person, PersonTx, TenantTx, VerifiedPerson
 from shared.http.pages import Page, Paged, page
 from shared.http.routing import Body, Flowing, View, new_router
 
@@ -35,6 +35,10 @@ class RoleBody(Body):
     role: Role
 
 
+class ClockBody(Body):
+    advance_seconds: Annotated[int, Field(ge=1, le=2 * 365 * 86400)]
+
+
 class OrganizationView(View):
     id: Annotated[UUID, Field(validation_alias=AliasChoices("id", "org_id"))]
     name: str
@@ -49,6 +53,11 @@ class MyOrganization(OrganizationView):
 
 
 class StartedOrganization(OrganizationView, Flowing): ...
+
+
+class AdvancedClock(Flowing):
+    org_id: UUID
+    advanced: str
 
 
 class StartedInvitation(Flowing):
@@ -101,6 +110,12 @@ async def suspend(org_id: UUID, body: SuspendBody, caller: OwnerOrOperator, tx: 
 async def resume(org_id: UUID, caller: OwnerOrOperator, tx: TenantTx) -> StartedOrganization:
     """Undoes a suspension of the caller's own level or below."""
     return StartedOrganization.of(tx, await organizations.resume(tx, organizations.level_of(caller)))
+
+
+@router.post("/orgs/{org_id}/clock", status_code=202)
+async def advance_clock(org_id: UUID, body: ClockBody, operator: Operator, caller: OwnerOrOperator, tx: TenantTx) -> AdvancedClock:
+    """Moves the business time of a test organization forward, in every service. For operators."""
+    return AdvancedClock.of(tx, await organizations.advance_clock(tx, timedelta(seconds=body.advance_seconds)))
 
 
 @router.post("/orgs/{org_id}/invitations", status_code=202)

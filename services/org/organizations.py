@@ -1,9 +1,10 @@
 """Organizations: made, renamed, suspended, resumed."""
 
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID, uuid5
 
-from schemas.org import Organization
+from schemas.org import Organization, TestClock
 from services.org import members
 from shared.errors import Refused
 from shared.http.callers import Caller
@@ -70,6 +71,16 @@ async def resume(tx: Tx, level: Level) -> Organization:
     if resumed is None:
         raise SuspendedAbove if (await get(tx)).state == "suspended" else NotSuspended
     return resumed
+
+
+async def advance_clock(tx: Tx, by: timedelta) -> TestClock:
+    """Moves the organization's business time forward, for tests: timers up to then fall due everywhere."""
+    return await tx.one(
+        TestClock,
+        "INSERT INTO test_clocks (advanced) VALUES ($1) ON CONFLICT (org_id) DO UPDATE SET advanced = test_clocks.advanced + excluded.advanced "
+        "RETURNING org_id, advanced::text",
+        by,
+    )
 
 
 def level_of(caller: Caller) -> Level:

@@ -1,7 +1,8 @@
 """A scratch service, ``probe``, on the real Postgres: for the kit's rules, without the bus around them."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -98,13 +99,11 @@ SELECT replica_table('things', source => 'other.things');
 
 
 @pytest.fixture(scope="session")
-def probe_url(mesh: TestMesh) -> Iterator[str]:
+def probe_url(mesh: TestMesh) -> str:
     """The application role of the scratch schema, made afresh."""
-    import asyncio
-
     admin_url = mesh.status["postgres"]["url"]
     asyncio.run(_make_schema(admin_url))
-    yield _as("probe_app", admin_url)
+    return _as("probe_app", admin_url)
 
 
 def _as(role: str, admin_url: str) -> str:

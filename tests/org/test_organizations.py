@@ -14,3 +14,53 @@ def test_a_stranger_sees_no_organization(customer: Customer, mesh: TestMesh) -> 
     assert customer.get("org", f"/orgs/{customer.org_id}").status_code == 200
     assert stranger.get("org", f"/orgs/{customer.org_id}").status_code == 404
     assert customer.org_id not in stranger.get("org", "/orgs").text
+
+
+def test_renaming_needs_the_version_one_has_seen(customer: Customer) -> None:
+    path = f"/orgs/{customer.org_id}"
+    seen = customer.get("org", path).headers["ETag"]
+    assert customer.patch("org", path, {"name": "First"}, headers={"If-Match": seen}).status_code == 200
+    refused = customer.patch("org", path, {"name": "Second"}, headers={"If-Match": seen})
+    assert (refused.status_code, refused.json()["type"]) == (412, "/problems/precondition-failed")
+    assert customer.get("org", path).json()["name"] == "First"
+
+
+def test_a_repeated_request_with_its_key_is_carried_out_once(customer: Customer) -> None:
+    path = f"/orgs/{customer.org_id}/suspend"
+    first = customer.post("org", path, {"reason": "holiday"}, headers={"Idempotency-Key": "once"})
+    again = customer.post("org", path, {"reason": "holiday"}, headers={"Idempotency-Key": "once"})
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    other = customer.post("org", path, {"reason": "another"}, headers={"Idempotency-Key": "once"})
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/key-reused")
+
+
+def test_a_suspended_organization_refuses_changes_and_may_be_read_and_resumed(customer: Customer) -> None:
+    org = customer.org_id
+    assert customer.post("org", f"/orgs/{org}/suspend", {"reason": "holiday"}).status_code == 202
+    assert customer.patch("org", f"/orgs/{org}", {"name": "No"}).status_code == 423
+    assert customer.get("org", f"/orgs/{org}").json()["state"] == "suspended"
+    assert customer.post("org", f"/orgs/{org}/resume").status_code == 202
+    assert customer.post("org", f"/orgs/{org}/resume").status_code == 409
+    assert customer.patch("org", f"/orgs/{org}", {"name": "Yes"}).status_code == 200
+
+
+def test_what_an_operator_suspended_its_owner_cannot_resume(customer: Customer, mesh: TestMesh) -> None:
+    org = customer.org_id
+    assert mesh.operator.post("org", f"/orgs/{org}/suspend", {"reason": "abuse"}).status_code == 202
+    assert customer.post("org", f"/orgs/{org}/resume").status_code == 403
+    assert mesh.operator.post("org", f"/orgs/{org}/resume").status_code == 202
+
+
+def test_the_last_owner_stays(customer: Customer) -> None:
+    org = customer.org_id
+    for answer in (
+        customer.delete("org", f"/orgs/{org}/members/{customer.user_id}"),
+        customer.patch("org", f"/orgs/{org}/members/{customer.user_id}", {"role": "member"}),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (409, "/problems/last-owner")
+
+
+def test_inviting_and_creating_more_need_a_verified_address(customer: Customer) -> None:
+    for answer in (customer.post("org", "/orgs", {"name": "More"}), customer.post("org", f"/orgs/{customer.org_id}/invitations", {"email": "b@example.com"})):
+        assert (answer.status_code, answer.json()["type"]) == (403, "/problems/not-verified")

@@ -29,6 +29,7 @@ CREATE POLICY person ON organizations FOR SELECT USING (EXISTS (
 -- How far a test organization's clock was advanced.
 CREATE TABLE test_clocks (org_id uuid PRIMARY KEY DEFAULT tenant(), advanced interval NOT NULL);
 SELECT tenant_table('test_clocks');
+CREATE POLICY readable ON test_clocks FOR SELECT USING (true);  -- ids and intervals: timers look before they know the tenant
 SELECT publish_table('test_clocks', stream => 'org');
 
 -- An invitation is accepted by whoever owns its address; the members of an organization see each other's name and address.

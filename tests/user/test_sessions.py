@@ -1,0 +1,78 @@
+"""Signing in, tokens and API keys through their doors."""
+
+import httpx
+
+from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
+
+
+def test_a_wrong_password_and_an_unknown_address_look_alike(customer: Customer, mesh: TestMesh) -> None:
+    wrong = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": "not this one"})
+    unknown = mesh.anyone.post("user", "/sessions", {"email": "nobody@example.com", "password": "not this one"})
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json()["title"] == unknown.json()["title"]
+
+
+def test_repeated_failures_are_slowed_down(customer: Customer, mesh: TestMesh) -> None:
+    body = {"email": customer.email, "password": "not this one"}
+    answers = [mesh.anyone.post("user", "/sessions", body).status_code for _ in range(6)]
+    assert answers == [401] * 5 + [429]
+    refused = mesh.anyone.post("user", "/sessions", body | {"password": PASSWORD})
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(mesh: TestMesh, customer: Customer) -> None:
+    first = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": PASSWORD}).json()
+    second = mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": first["refresh_token"]})
+    assert second.status_code == 201
+    reused = mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": first["refresh_token"]})
+    assert reused.status_code == 401
+    assert mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": second.json()["refresh_token"]}).status_code == 401
+    assert Door(mesh.urls, second.json()["access_token"]).get("user", "/me").status_code == 401
+
+
+def test_an_ended_session_is_refused_by_every_service(mesh: TestMesh, customer: Customer) -> None:
+    org = customer.org_id
+    token = mesh.sign_in(customer.email)
+    device = Door(mesh.urls, token)
+    assert device.get("org", f"/orgs/{org}").status_code == 200
+    assert device.delete("user", "/sessions/current").status_code == 204
+    eventually(lambda: device.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
+
+
+def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(customer: Customer, mesh: TestMesh) -> None:
+    org = customer.org_id
+    made = customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]}).json()
+    key = Door(mesh.urls, made["secret"])
+    key.headers["Mesh-Position"] = customer.headers["Mesh-Position"]
+    assert key.get("org", f"/orgs/{org}").status_code == 200
+    assert key.patch("org", f"/orgs/{org}", {"name": "No"}).json()["type"] == "/problems/missing-scope"
+    assert made["secret"] not in customer.get("user", "/me/api-keys").text
+    assert customer.delete("user", f"/me/api-keys/{made['id']}").status_code == 204
+    eventually(lambda: key.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
+
+
+def test_a_token_that_is_damaged_is_refused(customer: Customer, mesh: TestMesh) -> None:
+    good = customer.headers["Authorization"].removeprefix("Bearer ")
+    for token in (good[:-4] + "AAAA", "mesh_nonsense_00000000", "x.y.z", "nonsense", good.replace(".", "")):
+        answer = Door(mesh.urls, token).get("user", "/me")
+        assert answer.status_code == 401, token
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_weak_password_is_refused(mesh: TestMesh) -> None:
+    for password in ("short", "password123", "aaaaaaaaaaaaaa", "ann.lee@example"):
+        answer = mesh.anyone.post("user", "/users", {"email": "ann.lee@example.com", "password": password, "name": "Ann"})
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/weak-password"), password
+
+
+def test_a_stranger_cannot_see_who_i_am_and_a_colleague_can_see_me(customer: Customer, mesh: TestMesh) -> None:
+    stranger = mesh.sign_up()
+    assert customer.get("user", f"/users/{customer.user_id}").json()["email"] == customer.email
+    assert stranger.get("user", f"/users/{customer.user_id}").status_code == 404
+
+
+def test_the_public_keys_verify_access_tokens(mesh: TestMesh) -> None:
+    keys = httpx.get(mesh.urls["user"] + "/.well-known/jwks.json").json()["keys"]
+    assert keys
+    assert all(k["kty"] == "OKP" and k["crv"] == "Ed25519" and "d" not in k for k in keys)
