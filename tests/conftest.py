@@ -11,6 +11,7 @@ import pytest
 
 from deploy.stack import Mesh
 from tests.mesh import Customer, TestMesh
+from tests.traces import Traces
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +19,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
     """The running mesh. Tests share it, so each makes organizations and people of its own."""
     kept = os.environ.get("MESH_TEST_STATE")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("mesh state")
+    traces = Traces.for_mesh(folder)
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = traces.endpoint
     running = Mesh.start(folder, report=lambda step: print(f"  {step.step}: {step.state} after {step.seconds:.1f} s"))
     try:
-        yield TestMesh(running)
+        yield TestMesh(running, traces)
     finally:
         if not kept:
             running.reset()

@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 
 from deploy.stack import Mesh
+from tests.traces import Traces
 
 T = TypeVar("T")
 PASSWORD = "a long and quiet river"
@@ -81,8 +82,9 @@ class TestMesh:
 
     __test__ = False
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, traces: Traces) -> None:
         self.mesh = mesh
+        self.traces = traces
         self.status = mesh.status()
         self.urls = {name: s["url"] for name, s in self.status["services"].items() if s}
         self.anyone = Door(self.urls)
