@@ -13,8 +13,8 @@ from shared import parking, positions, replicas
 from shared.changes import HEADS, Change, stream_id, stream_kind
 from shared.log import log
 from shared.metrics import metrics
-from shared.positions import REACTIONS, REPLICAS, Key, Progress
-from shared.reactions import Reaction, sources_of
+from shared.positions import FOLLOWERS, REACTIONS, READERS, REPLICAS, Key, Progress
+from shared.reactions import Follower, Reaction, sources_of
 from shared.replicas import Replica
 from shared.trace import span
 from shared.tx import TRANSIENT, Database, Tx
@@ -35,9 +35,9 @@ class Call:
 
 
 class Applier:
-    """Applies changes to one service: its replicas and its reactions."""
+    """Applies changes to one service: its replicas, its reactions, and its followers."""
 
-    def __init__(self, database: Database, reactions: Iterable[Reaction], replicas_by_source: dict[str, Replica]) -> None:
+    def __init__(self, database: Database, reactions: Iterable[Reaction], replicas_by_source: dict[str, Replica], followers: Iterable[Follower] = ()) -> None:
         self.database = database
         self.service = database.service
         self.reactions: dict[str, list[Reaction]] = defaultdict(list)
@@ -45,6 +45,7 @@ class Applier:
             self.reactions[reaction.pattern.row.table].append(reaction)
         self.by_name = {r.name: r for rs in self.reactions.values() for r in rs}
         self.replicas = replicas_by_source
+        self.followers = list(followers)
         self._replica_sources = {source.partition(".")[0] for source in replicas_by_source}
         self._kinds = sources_of(list(self.by_name.values()))
         self.parked = asyncio.Event()
@@ -55,8 +56,10 @@ class Applier:
         kind = stream_kind(stream)
         if kind == RESEND:
             return reader == REACTIONS and source != self.service
+        if reader == FOLLOWERS:
+            return bool(self.followers)
         if kind == "global:heads":
-            return reader == REACTIONS and (source in self._replica_sources or source in self._kinds)
+            return reader == REACTIONS and (bool(self.followers) or source in self._replica_sources or source in self._kinds)
         if reader == REPLICAS:
             return source in self._replica_sources and kind != FUSES
         return kind in self._kinds.get(source, ())
@@ -66,6 +69,9 @@ class Applier:
         for_replicas = self._groups(REPLICAS, changes)
         if for_replicas:
             await self._until_done(self._apply_replicas, for_replicas)
+        for_followers = self._groups(FOLLOWERS, changes)
+        if for_followers:
+            await self._until_done(self._apply_followers, for_followers)
         for_reactions = self._groups(REACTIONS, changes)
         if for_reactions:
             async with asyncio.TaskGroup() as lanes:
@@ -129,6 +135,19 @@ class Applier:
             await replicas.apply(tx, self.replicas, (c for p in progresses for c in p.ready))
             await positions.save(tx, REPLICAS, progresses)
         metrics.changes_applied.labels(REPLICAS).inc(sum(len(p.ready) for p in progresses))
+
+    # Followers
+
+    async def _apply_followers(self, groups: Groups) -> None:
+        async with self.database.transaction() as tx:
+            progresses = await positions.lock(tx, FOLLOWERS, groups, jump=True)
+            await self._lock_streams(tx, progresses, set())
+            ready = [c for p in progresses for c in p.ready]
+            async with tx.in_bulk():
+                for follower in self.followers:
+                    await follower.function(tx, ready)
+            await positions.save(tx, FOLLOWERS, progresses)
+        metrics.changes_applied.labels(FOLLOWERS).inc(len(ready))
 
     # Reactions
 
@@ -208,7 +227,7 @@ class Applier:
     async def _expect(self, tx: Tx, change: Change) -> None:
         """Keeps the announced heads that are ahead of our positions, to be asked for when their grace is over."""
         heads: dict[str, int] = (change.after or {}).get("heads", {})
-        for reader in (REPLICAS, REACTIONS):
+        for reader in READERS:
             followed = {s: q for s, q in heads.items() if self.follows(reader, change.source, s)}
             if followed:
                 await tx.run(

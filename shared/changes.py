@@ -1,7 +1,9 @@
 """The change record as it travels: one JSON text a change, on topic ``<service>.changes``, keyed by its stream."""
 
+import secrets
+import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -85,6 +87,16 @@ def decode(source: str, value: bytes | str | None) -> Change:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def new_flow_id() -> UUID:
+    """A flow's id tells when it was minted (UUID version 7), so that a reader who does not know it yet knows how long it may wait."""
+    return UUID(int=(time.time_ns() // 1_000_000) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62))
+
+
+def minted_at(flow_id: UUID) -> datetime | None:
+    """When a flow's id was minted; None for an id that no edge of this mesh has made."""
+    return datetime.fromtimestamp((flow_id.int >> 80) / 1000, UTC) if flow_id.version == 7 else None
 
 
 def stream_kind(stream: str) -> str:

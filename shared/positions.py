@@ -12,7 +12,9 @@ from shared.tx import Tx
 Key = tuple[str, str]
 """(source service, stream)"""
 
-REPLICAS, REACTIONS = "replicas", "reactions"
+REPLICAS, REACTIONS, FOLLOWERS = "replicas", "reactions", "followers"
+READERS = (REPLICAS, REACTIONS, FOLLOWERS)
+"""Who keeps positions: each reader applies every change of the streams it follows once, on its own."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.changes import Change
 from shared.rows import Pattern, Row
+from shared.tx import Tx
 
 Function = Callable[..., Awaitable[None]]
 
@@ -36,6 +37,21 @@ class Reaction:
 _all: dict[str, Reaction] = {}
 
 
+@dataclass(frozen=True)
+class Follower:
+    """One function that takes every change of every service, a batch at a time."""
+
+    name: str
+    function: Callable[[Tx, list[Change]], Awaitable[None]]
+
+    @property
+    def service(self) -> str:
+        return self.name.partition(".")[0]
+
+
+_followers: dict[str, Follower] = {}
+
+
 def on(pattern: Pattern, *, writes: Callable[[Any], str] | None = None, many: bool = False) -> Callable[[Function], Function]:
     """Runs the function in the transaction that moves the position past the change: exactly once, in the stream's order.
 
@@ -54,6 +70,22 @@ def on(pattern: Pattern, *, writes: Callable[[Any], str] | None = None, many: bo
     return register
 
 
+def every_change(function: Callable[[Tx, list[Change]], Awaitable[None]]) -> Callable[[Tx, list[Change]], Awaitable[None]]:
+    """Runs the function for every change of every service: a batch of many tenants at once, each stream in its order.
+
+    It runs as the service's bulk role, in the transaction that moves the positions. That role writes what the service keeps
+    about others and nothing else, sees every tenant of it, and locks no stream, so that nothing published can be written. The
+    function is never parked: a stream it fails on stays behind, is logged, and is sent again.
+    """
+    service = function.__module__.split(".")[1]
+    _followers[f"{service}.{function.__name__}"] = Follower(f"{service}.{function.__name__}", function)
+    return function
+
+
+def followers_of(service: str) -> list[Follower]:
+    return [f for f in _followers.values() if f.service == service]
+
+
 def reactions_of(service: str) -> list[Reaction]:
     """The reactions registered by the modules of a service, in order of their definition."""
     return [r for r in _all.values() if r.service == service]
@@ -68,4 +100,4 @@ def sources_of(reactions: list[Reaction]) -> dict[str, set[str]]:
     return sources
 
 
-__all__ = ["Reaction", "Row", "on", "reactions_of", "sources_of"]
+__all__ = ["Follower", "Reaction", "Row", "every_change", "followers_of", "on", "reactions_of", "sources_of"]

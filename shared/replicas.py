@@ -64,12 +64,11 @@ async def apply(tx: Tx, replicas: dict[str, Replica], changes: Iterable[Change])
             ends.append(change)
     if not rows and not ends:
         return
-    await tx.run(f'SET LOCAL ROLE "{tx.service}_replica"')
-    for source, latest in rows.items():
-        await _write(tx, replicas[source], latest.values())
-    for end in ends:
-        await _drop_unseen(tx, replicas.values(), end)
-    await tx.run("RESET ROLE")
+    async with tx.in_bulk():
+        for source, latest in rows.items():
+            await _write(tx, replicas[source], latest.values())
+        for end in ends:
+            await _drop_unseen(tx, replicas.values(), end)
 
 
 async def _drop_unseen(tx: Tx, replicas: Iterable[Replica], end: Change) -> None:

@@ -24,13 +24,17 @@ class Pattern:
             case "inserted":
                 return change.op == "insert" and self.holds(change.row)
             case "updated":
-                return change.op == "update"
+                return change.op == "update" and self.holds(change.row) and self._moved(change)
             case "deleted":
                 return change.op == "delete"
             case "became":
-                return change.op != "delete" and self.holds(change.row) and (change.before is None or not self.values.keys().isdisjoint(change.before))
+                return change.op != "delete" and self.holds(change.row) and (change.before is None or self._moved(change))
             case _:
                 return True
+
+    def _moved(self, change: Change) -> bool:
+        """Whether one of the values is new with this change."""
+        return not self.values or not self.values.keys().isdisjoint(change.before or {})
 
     def holds(self, row: dict[str, Any]) -> bool:
         """Whether the row has all these values. A tuple lists the values that will do."""

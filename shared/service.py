@@ -15,11 +15,12 @@ from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_expo
 
 from shared import healing
 from shared.bus import Applier
-from shared.consumer import ChangeConsumer, kafka_broker
+from shared.consumer import ChangeConsumer, Consumer, ListeningConsumer, kafka_broker
 from shared.healing import Retrier, every
 from shared.http.app import create_app
+from shared.listening import listeners_of
 from shared.log import log, set_up_logs
-from shared.reactions import reactions_of
+from shared.reactions import followers_of, reactions_of
 from shared.replicas import replicas_of
 from shared.settings import settings
 from shared.trace import set_up_traces
@@ -34,7 +35,7 @@ class Service:
         self.name = name
         self.parts = parts
         self.app = create_app(name, router, self._lifespan)
-        self.consumer: ChangeConsumer | None = None
+        self.consumers: list[Consumer] = []
 
     def run(self) -> None:
         """Serves until it is told to stop. Every replica of a service is one such process."""
@@ -46,10 +47,13 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         database = await _connect(self.name)
-        applier = Applier(database, reactions_of(self.name), await replicas_of(database.pool, self.name))
+        applier = Applier(database, reactions_of(self.name), await replicas_of(database.pool, self.name), followers_of(self.name))
         app.state.database, app.state.applier, app.state.ready = database, applier, self._not_ready
         broker = kafka_broker(settings(), self.name)
-        self.consumer = ChangeConsumer(broker, applier, [f"{s}.changes" for s in settings().mesh_services.split(",")])
+        self.consumers = [
+            ChangeConsumer(broker, applier, [f"{s}.changes" for s in settings().mesh_services.split(",")]),
+            *(ListeningConsumer(broker, applier, one, one.topics(settings())) for one in listeners_of(self.name)),
+        ]
         self.database = database
         tasks = [asyncio.create_task(t) for t in self._background(applier)]
         starting = asyncio.create_task(self._start_broker(broker))
@@ -94,7 +98,7 @@ class Service:
             await asyncio.wait_for(self.database.pool.fetchval("SELECT 1"), timeout=2)
         except Exception as error:  # noqa: BLE001 - whatever keeps the database away, we are not ready
             return f"the database does not answer: {type(error).__name__}"
-        if self.consumer is None or not self.consumer.joined.yes:
+        if not self.consumers or not all(one.joined.yes for one in self.consumers):
             return "changes are not being read yet: waiting for Kafka"
         return None
 

@@ -5,18 +5,18 @@ anything: use :meth:`Database.transaction` with ``writes``, or :meth:`Tx.enter` 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import orjson
 from pydantic import BaseModel
 
-from shared.changes import Change, Context, stream_id
+from shared.changes import Change, Context, new_flow_id, stream_id
 from shared.errors import NotFound, Refused, RowTooLarge
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -73,6 +73,8 @@ class Tx:
         self.change: Change | None = None
         self.streams: list[str] = []
         self.scheduled: set[str] = set()
+        self.after_commit: list[Callable[[], None]] = []
+        """Called when this transaction has committed, and only then."""
         self._pending = True
 
     async def enter(self, *writes: str, org: UUID | None = None, user: UUID | None = None, by: str | None = None) -> None:
@@ -104,7 +106,7 @@ class Tx:
 
     def start_flow(self) -> UUID:
         """What is written from here on belongs to a flow of its own."""
-        flow_id = uuid4()
+        flow_id = new_flow_id()
         self.continue_flow(flow_id)
         return flow_id
 
@@ -166,6 +168,13 @@ class Tx:
                 yield
         finally:
             self._pending = True
+
+    @asynccontextmanager
+    async def in_bulk(self) -> AsyncIterator[None]:
+        """Acts as the service's bulk role, which keeps what the service knows of others, for every tenant at once, and may do nothing else."""
+        await self.run(f'SET LOCAL ROLE "{self.service}_replica"')
+        yield
+        await self.run("RESET ROLE")
 
     async def schedule(self, kind: str, id: UUID, at: datetime | None = None) -> None:
         """Has the timer or worker ``kind`` take up the row ``id`` at a time of the tenant's clock, at once by default.
@@ -250,6 +259,8 @@ class Database:
             yield tx
         for kind in tx.scheduled & self.wakers.keys():
             self.wakers[kind].set()
+        for call in tx.after_commit:
+            call()
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from shared.changes import Context
+from shared.changes import Context, new_flow_id
 from shared.errors import Refused
 from shared.http.problems import standard
+from shared.positions import READERS
 from shared.settings import settings
 from shared.trace import current_traceparent
 from shared.tx import Database, Position, Tx
@@ -63,7 +64,7 @@ class Unit:
         self.request = request
         self.database: Database = request.app.state.database
         self.writes = request.method in WRITES
-        self.flow_id = uuid.uuid4() if self.writes else None
+        self.flow_id = new_flow_id() if self.writes else None
         self.recheck: Callable[[Tx], Awaitable[Any]] | None = None
         self._tx: Tx | None = None
         self._stack = AsyncExitStack()
@@ -127,6 +128,11 @@ class Unit:
                 "DO UPDATE SET request_hash = excluded.request_hash, status = excluded.status, headers = excluded.headers, body = excluded.body, at = now()",
                 caller, hashlib.sha256(key.encode()).hexdigest(), digest, response.status_code, headers, _sealed(key, bytes(response.body)),
             )  # fmt: skip
+
+    async def release(self) -> None:
+        """Ends a reading request's transaction before its handler ends: a handler that waits holds no connection."""
+        await self._stack.aclose()
+        self._tx = None
 
     async def end_with(self, error: BaseException) -> None:
         """Ends a request that failed: takes everything back, unless the refusal itself is to be remembered."""
@@ -211,7 +217,7 @@ async def _wait_for_positions(request: Request) -> Response | None:
     except ValueError:
         return standard(422, "Mesh-Position must hold tokens as they came in an answer, separated by commas.")
     applier = request.app.state.applier
-    pairs = [(r, p) for p in wanted for r in ("replicas", "reactions") if applier.follows(r, p.source, p.stream)]
+    pairs = [(r, p) for p in wanted for r in READERS if applier.follows(r, p.source, p.stream)]
     deadline = time.monotonic() + _POSITION_WAIT
     pause = 0.002
     while pairs:
