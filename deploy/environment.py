@@ -82,6 +82,8 @@ class Environment:
             return {"SMTP_HOST": HOST, "SMTP_PORT": port, "MAIL_FROM": "SaaS Mesh <mesh@localhost.localdomain>"}
         if service == "billing":
             return {"STRIPE_API_KEY": self.stripe_key, "STRIPE_API_BASE": self.url("stripe")}
+        if service == "provisioning":
+            return {"DATA_PLANES": ",".join(self.plan.data_planes)}
         return {}
 
 

@@ -6,6 +6,7 @@ The offset committed to Kafka is a hint that saves re-reading; what was applied 
 import asyncio
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,11 +20,15 @@ from faststream.security import SASLScram256
 
 from shared.bus import Applier
 from shared.changes import Change, Undecodable, decode
+from shared.listening import Listener, Record
 from shared.log import log
 from shared.metrics import metrics
+from shared.positions import READERS
 from shared.settings import Settings
+from shared.tx import TRANSIENT
 
 MAX_RECORDS = 2000
+LISTENING_AT_ONCE = 4
 _TOPIC = re.compile(r"^([a-z_]+)\.changes$")
 
 
@@ -47,16 +52,16 @@ class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self.yes = True
 
 
-class ChangeConsumer:
-    """One consumer group a service over the change topics of all services."""
+class Consumer:
+    """One consumer group over some topics, handing over batches of raw records."""
 
-    def __init__(self, broker: KafkaBroker, applier: Applier, topics: Iterable[str]) -> None:
+    def __init__(self, broker: KafkaBroker, applier: Applier, group: str, topics: Iterable[str]) -> None:
         self.applier = applier
         self._committed_at = 0.0
         self.joined = _Joined()
         self._subscriber = broker.subscriber(
             *topics,
-            group_id=applier.service,
+            group_id=group,
             batch=True,
             max_records=MAX_RECORDS,
             batch_timeout_ms=500,
@@ -82,38 +87,16 @@ class ChangeConsumer:
         return message.body
 
     async def handle(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
-        """Applies one batch; returns only when nothing of it can be lost."""
-        if not records:
-            return
-        changes = []
-        for record in records:
-            change = await self._read(record)
-            if change:
-                changes.append(change)
-        if changes:
-            await self.applier.apply(changes)
-            now = datetime.now(UTC)
-            for c in (changes[0], changes[-1]):
-                metrics.change_delay.labels(c.source).observe(max(0.0, (now - c.at).total_seconds()))
-        await self._commit_lazily()
+        """Takes one batch; returns only when nothing of it can be lost."""
+        if records:
+            await self._take(records)
+            await self._commit_lazily()
 
-    async def _read(self, record: ConsumerRecord[bytes, bytes]) -> Change | None:
-        match = _TOPIC.match(record.topic)
-        source = match.group(1) if match else record.topic
-        stream = (record.key or b"").decode(errors="replace")
-        if stream and not any(self.applier.follows(reader, source, stream) for reader in ("replicas", "reactions")):
-            return None
-        try:
-            change = decode(source, record.value)
-            if stream and stream != change.stream:
-                raise Undecodable(f"the key says {stream!r}, the record {change.stream!r}")
-        except Undecodable as error:
-            await self._keep_raw(record, str(error))
-            return None
-        return change
+    async def _take(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        raise NotImplementedError
 
     async def _keep_raw(self, record: ConsumerRecord[bytes, bytes], reason: str) -> None:
-        log.error("a record is no change record and is kept raw", extra={"topic": record.topic, "offset": record.offset, "reason": reason})
+        log.error("a record cannot be used and is kept raw", extra={"topic": record.topic, "offset": record.offset, "reason": reason})
         metrics.undecodable.labels(record.topic).inc()
         await self.applier.keep_undecodable(record.topic, record.partition, record.offset, record.key, record.value, reason)
 
@@ -125,3 +108,76 @@ class ChangeConsumer:
             await asyncio.wait_for(self._subscriber.consumer.commit(), timeout=5)
         except Exception as error:  # noqa: BLE001 - the offset is a hint: positions decide, and a rebalance makes this normal
             log.info("the offset hint was not committed", extra={"error": repr(error)})
+
+
+class ChangeConsumer(Consumer):
+    """One consumer group a service over the change topics of all services."""
+
+    def __init__(self, broker: KafkaBroker, applier: Applier, topics: Iterable[str]) -> None:
+        super().__init__(broker, applier, applier.service, topics)
+
+    async def _take(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        changes = []
+        for record in records:
+            change = await self._read(record)
+            if change:
+                changes.append(change)
+        if changes:
+            await self.applier.apply(changes)
+            now = datetime.now(UTC)
+            for c in (changes[0], changes[-1]):
+                metrics.change_delay.labels(c.source).observe(max(0.0, (now - c.at).total_seconds()))
+
+    async def _read(self, record: ConsumerRecord[bytes, bytes]) -> Change | None:
+        match = _TOPIC.match(record.topic)
+        source = match.group(1) if match else record.topic
+        stream = (record.key or b"").decode(errors="replace")
+        if stream and not any(self.applier.follows(reader, source, stream) for reader in READERS):
+            return None
+        try:
+            change = decode(source, record.value)
+            if stream and stream != change.stream:
+                raise Undecodable(f"the key says {stream!r}, the record {change.stream!r}")
+        except Undecodable as error:
+            await self._keep_raw(record, str(error))
+            return None
+        return change
+
+
+class ListeningConsumer(Consumer):
+    """One consumer group over the topics of a listener. Records of one key are heard in order, keys side by side."""
+
+    def __init__(self, broker: KafkaBroker, applier: Applier, listener: Listener, topics: Iterable[str]) -> None:
+        super().__init__(broker, applier, listener.name, topics)
+        self._listener = listener
+        self._slots = asyncio.Semaphore(LISTENING_AT_ONCE)
+
+    async def _take(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        by_key: dict[tuple[str, bytes | None], list[ConsumerRecord[bytes, bytes]]] = defaultdict(list)
+        for record in records:
+            by_key[record.topic, record.key].append(record)
+        await asyncio.gather(*(self._hear_all(same_key) for same_key in by_key.values()))
+
+    async def _hear_all(self, records: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
+        async with self._slots:
+            for record in records:
+                await self._hear(record)
+
+    async def _hear(self, record: ConsumerRecord[bytes, bytes], wait: float = 0.05) -> None:
+        while True:
+            try:
+                await self._listener.function(self.applier.database, Record(record.topic, record.key, record.value))
+            except TRANSIENT as error:
+                log.warning("the database is away or busy, listening again", extra={"listener": self._listener.name, "error": repr(error), "wait": wait})
+                metrics.transient_retries.inc()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 2)
+            except Undecodable as error:
+                await self._keep_raw(record, str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - one poison stops nobody; its bytes are kept
+                log.error("a listener failed on a record", extra={"listener": self._listener.name}, exc_info=error)
+                await self._keep_raw(record, f"{type(error).__name__}: {error}")
+                return
+            else:
+                return

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     kafka_password: SecretStr = Field(default=SecretStr(""), description="Its password")
     kafka_security_protocol: str = Field(default="SASL_PLAINTEXT", description="SASL_SSL outside of one machine")
     mesh_services: str = Field(default="user,org,billing,notification,provisioning,console", description="Services whose changes are read")
+    data_planes: str = Field(default="local", description="Data planes whose agents are listened to (provisioning)")
     http_host: str = Field(default="127.0.0.1", description="Where the REST API listens")
     http_port: int = Field(default=8000, description="Its port; 0 picks a free one")
     console_url: str = Field(default="http://127.0.0.1:8005", description="Base of the Location of every flow")
