@@ -81,6 +81,7 @@ class Databases:
                 await connection.execute(statement)
             await asyncio.gather(*(migrations.migrate(service, self.url(service, "owner")) for service in services))
             await _publish(connection)
+            await _reserve_log(connection)
         finally:
             await connection.close()
 
@@ -116,6 +117,14 @@ async def _publish(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     )
     if tables and published != tables:
         await connection.execute(f"ALTER PUBLICATION {PUBLICATION} SET TABLE {names}")
+
+
+async def _reserve_log(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Make the connector's slot before any service writes: what is written before Connect is up travels too."""
+    await connection.execute(
+        "SELECT pg_create_logical_replication_slot(current_database()::name, 'pgoutput') "
+        "WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = current_database())"
+    )
 
 
 def _role(name: str, attributes: str, password: str | None) -> str:
