@@ -11,6 +11,8 @@ Template = Literal["verify", "reset", "address_taken", "invitation", "welcome", 
 class Message(Row):
     """One message to one recipient: what kind, about which row, and how far it came. Address and text stay at home.
 
+    ``error`` says why the last attempt to mail it failed, without anybody's data.
+
     Its stream is the organization's where it concerns one, else the person's.
     """
 
@@ -22,6 +24,8 @@ class Message(Row):
     about: UUID
     template: Template
     state: Literal["queued", "sent", "cancelled", "failed"]
+    attempts: int
+    error: str | None
 
 
 class LinkKey(Row):

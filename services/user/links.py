@@ -5,12 +5,12 @@ from uuid import UUID
 
 import jwt
 
+from schemas.links import ALGORITHM, AUDIENCE
 from schemas.user import LinkRequest
 from shared.errors import Refused
 from shared.tx import Tx
 
 Purpose = Literal["verify", "reset", "address_taken"]
-AUDIENCE = "saas-mesh links"
 _LIFE = {"verify": "24 hours", "reset": "30 minutes", "address_taken": "24 hours"}
 
 
@@ -62,7 +62,7 @@ async def _verified(tx: Tx, token: str, purpose: Purpose) -> tuple[UUID, UUID]:
         public = await tx.value("SELECT public_key FROM link_keys WHERE id = $1", key_id)
         if public is None:
             raise LinkInvalid
-        claims = jwt.decode(token, public, algorithms=["EdDSA"], audience=AUDIENCE, options={"require": ["exp", "sub", "jti"]})
+        claims = jwt.decode(token, public, algorithms=[ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "sub", "jti"]})
         if claims.get("purpose") != purpose:
             raise LinkInvalid
         return UUID(claims["jti"]), UUID(claims["sub"])

@@ -1,0 +1,18 @@
+"""The flow: a person proves that an address is theirs."""
+
+from schemas.notification import Message
+from schemas.user import LinkRequest
+from shared.flows import Flow, step
+
+verify = Flow(
+    "verify an address", version=1, owner="user",
+    steps=(
+        step("asked", LinkRequest, on="inserted", purpose="verify"),
+        step("mail queued", Message, on="inserted", by="notification.mail_the_link", template="verify",
+             told="We could not write the mail with your link. Ask for a new one."),
+        step("mailed", Message, by="notification.send_the_mail", within="2 min", template="verify", state="sent",
+             told="The mail with your link could not be delivered. Check the address."),
+        step("verified", LinkRequest, within="24 hours", waits_for="the person to follow the link in the mail", purpose="verify", state="used",
+             told="The link has expired. Ask for a new one."),
+    ),
+)  # fmt: skip
