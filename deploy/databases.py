@@ -102,7 +102,8 @@ class Databases:
 
 async def _publish(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """One publication a database, of every change log and the tenant feed, and nothing else. The logs are partitioned:
-    what is inserted travels under the name of the whole table."""
+    what is inserted travels under the name of the whole table.
+    """
     tables = await connection.fetch(
         """SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
            WHERE NOT c.relispartition AND c.relkind IN ('r', 'p')
