@@ -183,7 +183,7 @@ class Tx:
         """
         target = f"org:{self.org_id}" if self.org_id else f"user:{self.user_id}"
         await self.run(
-            "INSERT INTO due (kind, target, id, due_at, context) VALUES ($1, $2, $3, coalesce($4, '-infinity'), $5) ON CONFLICT (kind, target, id) "
+            "INSERT INTO due (kind, target, id, due_at, context) VALUES ($1, $2, $3, coalesce($4, '-infinity'::timestamptz), $5) ON CONFLICT (kind, target, id) "
             "DO UPDATE SET due_at = excluded.due_at, attempt = 0, leased_until = '-infinity', since = now(), context = excluded.context",
             kind, target, id, at, self.context.as_json(),
         )  # fmt: skip
