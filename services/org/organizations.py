@@ -41,6 +41,12 @@ async def create(tx: Tx, name: str, owner: UUID, origin: Literal["sign_up", "cre
     return made
 
 
+async def found(tx: Tx, name: str, owner: UUID) -> Organization:
+    """Makes an organization that did not come with a sign-up, under a new id."""
+    await tx.enter(f"org:{await tx.value('SELECT gen_random_uuid()')}", user=owner)
+    return await create(tx, name, owner, "created")
+
+
 async def rename(tx: Tx, name: str) -> Organization:
     return await tx.one(Organization, "UPDATE organizations SET name = $1 RETURNING *", name)
 

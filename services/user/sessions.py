@@ -167,3 +167,7 @@ def _parsed(refresh_token: str) -> tuple[UUID, UUID, str]:
         return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32]), secret
     except ValueError as error:
         raise RefreshRefused from error
+
+
+async def forget_old_failures(tx: Tx) -> None:
+    await tx.run("DELETE FROM sign_in_failures WHERE at < now() - interval '1 day'")

@@ -15,4 +15,4 @@ async def keep_signing_keys(database: Database) -> None:
 @housekeeping(every_seconds=3600)
 async def forget_old_failures(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.run("DELETE FROM sign_in_failures WHERE at < now() - interval '1 day'")
+        await sessions.forget_old_failures(tx)
