@@ -31,7 +31,7 @@ class Context:
     traceparent: str | None = None
 
     def as_json(self) -> str:
-        return orjson.dumps(self).decode()
+        return orjson.dumps(self, default=str).decode()
 
 
 @dataclass(frozen=True, slots=True)
