@@ -8,6 +8,22 @@ from pydantic import BaseModel, ConfigDict
 from shared.changes import Change
 
 
+class _Present:
+    """Equal to everything but None."""
+
+    __hash__ = None  # type: ignore[assignment]  # what equals many things has no hash
+
+    def __eq__(self, other: object) -> bool:
+        return other is not None
+
+    def __repr__(self) -> str:
+        return "present"
+
+
+present: Any = _Present()
+"""As the value of a pattern: whatever it is, it is there."""
+
+
 @dataclass(frozen=True)
 class Pattern:
     """Which changes of one published table are meant. ``event``: inserted, updated, deleted, became, changed."""

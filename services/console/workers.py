@@ -1,0 +1,11 @@
+"""What the console does because time passes: it judges deadlines."""
+
+from services.console import flows
+from shared.tx import Database
+from shared.workers import housekeeping
+
+
+@housekeeping(every_seconds=0.5)
+async def judge_deadlines(database: Database) -> None:
+    async with database.transaction() as tx, tx.in_bulk():
+        await flows.refold(tx, await flows.due(tx))
