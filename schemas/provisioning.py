@@ -10,13 +10,18 @@ DatabaseState = Literal["requested", "provisioning", "ready", "changing", "suspe
 
 
 class Database(Row):
-    """A tenant's database in a data plane. ``generation`` is the desired one, ``observed`` what the data plane last reported."""
+    """A tenant's database in a data plane.
+
+    ``generation`` numbers what is wanted of it, ``observed`` is the last one that the data plane has confirmed. ``wanted`` turns
+    back from ``deleted`` to ``present`` when it is restored. ``error`` says why it is ``failed``.
+    """
 
     table = "provisioning.databases"
     id: UUID
     org_id: UUID
     name: str
     state: DatabaseState
+    wanted: Literal["present", "deleted", "gone"]
     connection_limit: int
     data_plane: str | None
     generation: int
@@ -34,6 +39,7 @@ class Tenant(Row):
     state: Literal["active", "suspending", "suspended", "resuming"]
     generation: int
     observed: int
+    error: str | None
 
 
 class Grant(Row):
@@ -61,3 +67,4 @@ class Login(Row):
     credentials: Literal["none", "requested", "ready"]
     generation: int
     observed: int
+    error: str | None

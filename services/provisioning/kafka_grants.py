@@ -1,0 +1,31 @@
+"""Kafka grants: a tenant's topic, readable by the agent of the data plane that holds it."""
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from shared.tx import Tx
+
+MAKE = "kafka_grant"
+
+
+class KafkaGrant(BaseModel):
+    """``principal`` is a Kafka user."""
+
+    id: UUID
+    topic: str
+    principal: str
+    state: str
+
+
+async def ask(tx: Tx, topic: str, data_plane: str) -> None:
+    grant = await tx.one(KafkaGrant, "INSERT INTO kafka_grants (topic, principal) VALUES ($1, $2) RETURNING *", topic, f"agent-{data_plane}")
+    await tx.schedule(MAKE, grant.id)
+
+
+async def get(tx: Tx, grant_id: UUID) -> KafkaGrant:
+    return await tx.one(KafkaGrant, "SELECT * FROM kafka_grants WHERE org_id = (SELECT tenant()) AND id = $1", grant_id)
+
+
+async def granted(tx: Tx, grant_id: UUID) -> None:
+    await tx.run("UPDATE kafka_grants SET state = 'granted' WHERE org_id = (SELECT tenant()) AND id = $1", grant_id)
