@@ -5,6 +5,7 @@ import re
 import asyncpg
 
 _SECRET = re.compile(r"SCRAM-SHA-256\$\S+|postgres(ql)?://\S+|password\s*[=:]\s*\S+", re.IGNORECASE)
+_AWAY = (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError, OSError)
 _ADVICE = {
     "53300": "the data plane's server has no connection left: raise max_connections or wait",
     "53100": "the data plane's disk is full: free space",
@@ -18,7 +19,7 @@ _ADVICE = {
 
 def explain(error: Exception) -> str:
     """At most 300 characters."""
-    if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | OSError) or not isinstance(error, asyncpg.PostgresError):
+    if (isinstance(error, _AWAY) and not isinstance(error, asyncpg.QueryCanceledError)) or not isinstance(error, asyncpg.PostgresError):
         return "the data plane's Postgres server cannot be reached, it is tried again"
     state = getattr(error, "sqlstate", None) or "?"
     advice = _ADVICE.get(state, "it is tried again")

@@ -21,8 +21,8 @@ from shared.log import log
 
 ARRIVAL_SECONDS = 5.0
 MOST_ARRIVALS = 32
-WORTH_A_LOG = 10
-"""Tries in vain; a topic that is just being made needs a few."""
+WORTH_A_LOG = 5.0
+"""Seconds in vain; a topic that is just being made, or granted, needs some."""
 
 
 @dataclass
@@ -30,8 +30,9 @@ class _Search:
     """A topic that is wanted and not read yet: it may not exist so far, or not be granted."""
 
     at: float = 0
-    backoff: Backoff = field(default_factory=lambda: Backoff(0.01, 5))
-    tries: int = 0
+    since: float = field(default_factory=time.monotonic)
+    backoff: Backoff = field(default_factory=lambda: Backoff(0.01, 2))
+    warned: bool = False
 
 
 class Feeds:
@@ -93,7 +94,7 @@ class Feeds:
             tasks.create_task(self._search_all())
 
     async def _search_all(self) -> None:
-        backoff = Backoff(0.2, 5)
+        backoff = Backoff(0.2, 2)
         while True:
             admin = AIOKafkaAdminClient(**self._access)
             try:
@@ -142,11 +143,13 @@ class Feeds:
         else:
             self._settled.join(positions)
         self._quick.discard(topic)
+        log.info("a topic is read", extra={"topic": topic, "found_after_ms": round(1000 * (time.monotonic() - search.since))})
 
     def _not_yet(self, topic: str, search: _Search, code: int) -> None:
-        search.tries += 1
-        search.at = time.monotonic() + search.backoff.wait()
-        if search.tries == WORTH_A_LOG:
+        now = time.monotonic()
+        search.at = now + search.backoff.wait()
+        if not search.warned and now - search.since > WORTH_A_LOG:
+            search.warned = True
             log.warning("a topic cannot be read yet, still trying: %s", for_code(code).__name__, extra={"topic": topic})
 
     def _settle(self) -> None:

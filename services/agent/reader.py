@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from services.agent.backoff import Backoff
 from services.agent.inbox import Listener, Record
 from shared.log import log
+
+METADATA_SECONDS = 1.0
+"""How long the consumer may take to learn of a topic that joins."""
 
 Positions = dict[TopicPartition, int]
 
@@ -28,6 +32,7 @@ class Reader:
         self._listener = listener
         self._lost = lost
         self._positions: Positions = {}
+        self._joined = 0.0
         self._assigned = asyncio.Event()
         self._consumer: AIOKafkaConsumer | None = None
 
@@ -53,6 +58,7 @@ class Reader:
             self._assigned.set()
         else:
             self._assigned.clear()
+        self._joined = time.monotonic()
         if self._consumer is not None:
             self._consumer.assign(list(self._positions))
             for partition, at in self._positions.items():
@@ -60,7 +66,7 @@ class Reader:
 
     async def run(self) -> None:
         """Until cancelled; through any trouble with Kafka."""
-        backoff = Backoff(0.2, 5)
+        backoff = Backoff(0.2, 2)
         while True:
             consumer = AIOKafkaConsumer(
                 **self._access, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
@@ -96,7 +102,7 @@ class Reader:
                     records += [Record(partition.topic, one.offset, one.key, one.value) for one in batch]
             if records:
                 self._listener(records)
-            else:
+            elif time.monotonic() - self._joined > METADATA_SECONDS:
                 self._drop({topic for topic in self.topics if not consumer.partitions_for_topic(topic)})
 
     def _drop(self, topics: set[str]) -> None:

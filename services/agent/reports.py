@@ -48,7 +48,7 @@ class Reports:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        backoff = Backoff(0.2, 5)
+        backoff = Backoff(0.2, 2)
         while True:
             producer = AIOKafkaProducer(**kafka.access(self._settings), acks="all")
             try:

@@ -40,9 +40,7 @@ class Server:
         return f"postgresql://postgres:{self.password}@{self.host}:{self.port}/postgres"
 
     async def connect(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            host=self.host, port=self.port, database=database, user=user, password=password or self.password, timeout=5
-        )
+        return await asyncpg.connect(host=self.host, port=self.port, database=database, user=user, password=password or self.password, timeout=5)
 
     async def fetch(self, sql: str, *args: object, database: str = "postgres") -> list[asyncpg.Record]:
         connection = await self.connect(database)
@@ -76,8 +74,23 @@ def running() -> Iterator[Server]:
         for path in (folder, folder / "password"):
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
     try:
-        _run(["initdb", "-D", str(folder / "data"), "-U", "postgres", "-A", "scram-sha-256",
-              f"--pwfile={folder / 'password'}", "-N", "--no-instructions", "--locale=C", "-E", "UTF8"])
+        _run(
+            [
+                "initdb",
+                "-D",
+                str(folder / "data"),
+                "-U",
+                "postgres",
+                "-A",
+                "scram-sha-256",
+                f"--pwfile={folder / 'password'}",
+                "-N",
+                "--no-instructions",
+                "--locale=C",
+                "-E",
+                "UTF8",
+            ]
+        )
         with (folder / "data" / "postgresql.conf").open("a") as config:
             config.write(f"port = {port}\n" + "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items()))
         server.start()

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from services.agent import catalog
+from services.agent.inbox import Record
 from services.agent.server import Server as Door
 from services.agent.server import quoted
 from tests.agent.server import BIN, Server
@@ -361,6 +362,13 @@ async def test_a_repeated_record_is_reported_again_and_changes_nothing(house: Ho
     again = house.db.record(generation=70)
     house.world.hear(again)
     assert house.db.id in house.world.hear(again).repeated[house.org.id]
+
+
+@pytest.mark.parametrize(("key", "value"), [(None, None), (b"", b""), (b"\xff", None), (b"a/b", b"{}"), (None, b"{}"), (b"{}/{}", b"[" * 10_000)])
+async def test_a_record_that_says_nothing_is_counted(world: World, key: bytes | None, value: bytes | None) -> None:
+    heard = world.hear(Record(ASSIGNMENTS, 0, key, value))
+    assert (heard.changed, heard.repeated) == (set(), {})
+    assert world.inbox.skipped.total() == 1
 
 
 async def test_killed_between_any_two_steps_it_converges(own_server: Server, tmp_path: Path, within: Within) -> None:
