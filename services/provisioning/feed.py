@@ -108,6 +108,11 @@ async def refuse_login(tx: Tx, tenant: HeldTenant, resource: UUID) -> None:
     await _remove(tx, tenant.assignments, tenant.org_id, resource)
 
 
+async def forget(tx: Tx) -> None:
+    """Drops what was said a day ago: the topics keep the newest of each, the tables here know the rest."""
+    await tx.run("SELECT forget_feed()")
+
+
 def unobserved(kind: Kind) -> str:
     """The timer that says a resource again."""
     return f"{kind}_unobserved"

@@ -45,4 +45,4 @@ async def keep_kafka_near(_: Database) -> None:
 @housekeeping(every_seconds=3600)
 async def forget_what_was_said(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.run("SELECT forget_feed()")
+        await feed.forget(tx)
