@@ -192,6 +192,7 @@ class Tx:
     async def unschedule(self, kind: str, id: UUID) -> None:
         """Takes a timer or a piece of work back, if it is still to come."""
         await self.run("DELETE FROM due WHERE kind = $1 AND id = $2", kind, id)
+        await self.run("DELETE FROM failing_work WHERE kind = $1 AND id = $2", kind, id)
 
     async def positions(self) -> list[Position]:
         """How far the streams of this transaction have come: what its answer's ``Mesh-Position`` says."""

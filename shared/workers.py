@@ -16,6 +16,7 @@ from shared.changes import Context, stream_id
 from shared.healing import every
 from shared.log import log
 from shared.metrics import metrics
+from shared.parking import Failure
 from shared.trace import span
 from shared.tx import TRANSIENT, Database, Tx
 
@@ -57,6 +58,11 @@ class Job:
     function: Callable[..., Awaitable[None]]
     outside: bool
     budget: timedelta = field(default=timedelta(hours=24))
+
+    @property
+    def name(self) -> str:
+        """As flows call it."""
+        return f"{self.service}.{self.function.__name__}"
 
 
 _jobs: dict[tuple[str, str], Job] = {}
@@ -126,6 +132,13 @@ WHERE d.kind = ready.kind AND d.target = ready.target AND d.id = ready.id
 RETURNING d.target, d.id, d.attempt, d.context, d.since < now() - $4::interval AS overdue"""
 
 
+_FAILS = """
+INSERT INTO failing_work (kind, target, id, worker, attempt, error, flow_id) VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (kind, target, id) DO UPDATE SET attempt = excluded.attempt, error = excluded.error, flow_id = excluded.flow_id"""
+
+_WORKS_AGAIN = "DELETE FROM failing_work WHERE kind = $1 AND target = $2 AND id = $3"
+
+
 class JobRunner:
     """Runs one timer or worker of a service."""
 
@@ -160,7 +173,7 @@ class JobRunner:
         except Exception as error:  # noqa: BLE001 - whatever it is, the work is tried again later
             outcome = "retry"
             log.warning("a piece of work failed and is tried again", extra={"kind": work.kind, "id": str(work.id), "attempt": work.attempt}, exc_info=error)
-            await self._postpone(work)
+            await self._postpone(work, error)
         metrics.work_done.labels(work.kind, outcome).inc()
 
     async def _fire(self, work: Work) -> None:
@@ -168,6 +181,7 @@ class JobRunner:
             there = "DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND due_at <= mesh_now($4)"
             if await tx.run(there, work.kind, work.target, work.id, stream_id(work.target, "org")):
                 await self.job.function(tx, work.id)
+                await tx.run(_WORKS_AGAIN, work.kind, work.target, work.id)
 
     async def _act(self, work: Work) -> None:
         async with asyncio.timeout(LEASE.total_seconds() - 2):
@@ -175,17 +189,21 @@ class JobRunner:
         await self._remove(work)
 
     async def _remove(self, work: Work) -> None:
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(context=work.context) as tx:
+            if await tx.value("SELECT true FROM failing_work WHERE kind = $1 AND target = $2 AND id = $3", work.kind, work.target, work.id):
+                await tx.enter(work.target)
+                await tx.run(_WORKS_AGAIN, work.kind, work.target, work.id)
             await tx.run("DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND attempt = $4", work.kind, work.target, work.id, work.attempt)
 
-    async def _postpone(self, work: Work) -> None:
+    async def _postpone(self, work: Work, error: Exception) -> None:
         delay = timedelta(seconds=min(300.0, 0.5 * 2 ** min(work.attempt, 12)))
         try:
-            async with self.database.transaction() as tx:
+            async with work.transaction() as tx:
                 await tx.run(
                     "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND attempt = $4",
                     work.kind, work.target, work.id, work.attempt, delay,
                 )  # fmt: skip
+                await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)
         except TRANSIENT:
             log.info("the lease runs out by itself", extra={"kind": work.kind})
 
