@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -69,6 +70,27 @@ async def check_expected(database: Database) -> None:
     metrics.gap_alarms.set(len(stuck))
     for r in stuck:
         log.error("changes stay missing: run mesh restate for this stream", extra=dict(r))
+
+
+RESTATE_ROWS_A_SECOND = 5000
+"""Leaves the live changes their speed: unpaced, their p99 grows to more than half a second."""
+
+
+async def restate_wanted(database: Database) -> None:
+    """Restates the streams that are asked for, one transaction each."""
+    while stream := await _next_restatement(database):
+        began = time.monotonic()
+        async with database.transaction(stream) as tx:
+            rows = await tx.value("SELECT restate($1)", stream)
+            await tx.run("DELETE FROM restatements WHERE stream = $1", stream)
+        log.info("a stream was restated", extra={"stream": stream, "rows": rows})
+        await asyncio.sleep(max(0.0, rows / RESTATE_ROWS_A_SECOND - (time.monotonic() - began)))
+
+
+async def _next_restatement(database: Database) -> str | None:
+    async with database.transaction(readonly=True) as tx:
+        stream: str | None = await tx.value("SELECT stream FROM restatements ORDER BY asked_at LIMIT 1")
+        return stream
 
 
 async def tidy(database: Database) -> None:

@@ -74,6 +74,7 @@ class Service:
             every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
             every(1.0, lambda: healing.check_expected(database), "check heads"),
             every(1.0, Retrier(applier).retry_due, "retry parked", applier.parked),
+            every(1.0, lambda: healing.restate_wanted(database), "restate"),
             every(3600, lambda: healing.tidy(database), "tidy"),
             *(JobRunner(database, job).run() for job in jobs_of(self.name)),
             *(every(c.every_seconds, partial(c.function, database), c.name) for c in chores_of(self.name)),

@@ -21,12 +21,12 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMesh]:
     folder = Path(kept) if kept else tmp_path_factory.mktemp("mesh state")
     traces = Traces.for_mesh(folder)
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = traces.endpoint
-    running = Mesh.start(folder, report=lambda step: print(f"  {step.step}: {step.state} after {step.seconds:.1f} s"))
     try:
+        running = Mesh.start(folder, report=lambda step: print(f"  {step.step}: {step.state} after {step.seconds:.1f} s"))
         yield TestMesh(running, traces)
     finally:
         if not kept:
-            running.reset()
+            Mesh.at(folder).reset()
 
 
 @pytest.fixture

@@ -36,12 +36,21 @@ BEGIN
     RETURN sent;
 END $$;
 
--- Sends numbers first..last of a stream once more, once for all who ask within two seconds. Answers how many were sent.
+-- Streams to be restated, one after the other, at a pace that leaves the live changes their speed.
+CREATE TABLE restatements (stream text PRIMARY KEY, asked_at timestamptz NOT NULL DEFAULT now());
+SELECT shared_table('restatements', 'kept by the kit; names of streams only');
+
+-- Sends numbers first..last of a stream once more, once for all who ask within two seconds. Answers how many were sent. Numbers
+-- that the log does not hold any more cannot be sent: the stream is restated instead.
 CREATE FUNCTION send_again(name text, first bigint, last bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     sent bigint;
 BEGIN
+    IF (SELECT count(DISTINCT seq) FROM changes WHERE stream = name AND seq BETWEEN first AND last)
+            < least(last, (SELECT seq FROM streams WHERE stream = name)) - first + 1 THEN
+        INSERT INTO restatements (stream) VALUES (name) ON CONFLICT DO NOTHING;
+    END IF;
     INSERT INTO changes (stream, seq, payload, again)
         SELECT DISTINCT ON (c.seq) c.stream, c.seq, c.payload, true
         FROM changes c WHERE c.stream = name AND c.seq BETWEEN first AND last AND NOT EXISTS (
@@ -57,16 +66,16 @@ CREATE FUNCTION restate(name text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     kind text := CASE WHEN name LIKE 'global:%' THEN name ELSE split_part(name, ':', 1) END;
-    id text := CASE WHEN name LIKE 'global:%' THEN NULL ELSE split_part(name, ':', 2) END;
     since bigint;
     t published;
     r jsonb;
     n bigint := 0;
 BEGIN
     since := append_change(name, '_restate', 'restate', NULL, '{"marker": "start"}');
-    FOR t IN SELECT * FROM published p WHERE p.kind = restate.kind ORDER BY p.name LOOP
+    FOR t IN SELECT * FROM published p WHERE p.kind IN (restate.kind, 'row') ORDER BY p.name LOOP
         FOR r IN EXECUTE format('SELECT to_jsonb(x) - $2 FROM %I x', t.name)
-                || CASE WHEN t.key IS NULL THEN '' ELSE format(' WHERE %I = $1::uuid', t.key) END USING id, t.private
+                || CASE WHEN t.key IS NULL THEN '' ELSE format(' WHERE %I::text = $1', t.key) END
+                USING CASE t.kind WHEN 'row' THEN name ELSE split_part(name, ':', 2) END, t.private
         LOOP
             PERFORM append_change(name, t.name, 'restate', NULL, r);
             n := n + 1;

@@ -129,7 +129,7 @@ async def test_the_application_cannot_write_the_log_or_a_replica_itself(probe: P
                 await tx.run(statement)
 
 
-async def test_a_role_that_bypasses_row_level_security_is_refused_at_start(mesh: TestMesh, probe: Probe) -> None:  # noqa: ARG001 - the probe's schema is there
+async def test_a_role_that_bypasses_row_level_security_is_refused_at_start(mesh: TestMesh, probe: Probe) -> None:
     with pytest.raises(UnsafeRole):
         await Database.connect(mesh.status["postgres"]["url"], "probe")
 
