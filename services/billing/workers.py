@@ -28,7 +28,7 @@ async def make_the_stripe_customer(work: Work) -> None:
             raise
         async with work.transaction() as tx:
             await subscriptions.customer_failed(tx, work.id)
-        raise GiveUp from error
+        raise GiveUp(f"Stripe did not do it within {_BUDGET}") from error
     async with work.transaction() as tx:
         await subscriptions.customer_is_ready(tx, work.id, customer)
 
@@ -43,7 +43,7 @@ async def name_the_stripe_customer(work: Work) -> None:
         await customers.rename(wanted.customer, wanted.name)
     except stripe.StripeError as error:
         if work.overdue:
-            raise GiveUp from error
+            raise GiveUp(f"Stripe did not do it within {_BUDGET}") from error
         raise
     async with work.transaction() as tx:
         await subscriptions.name_is_told(tx, work.id, wanted.name)
