@@ -16,6 +16,7 @@ invite = Flow(
         step("accepted", Invitation, on="updated", within="7 days", waits_for="the person invited", state="accepted",
              told="The invitation has not been accepted in time."),
         step("member", Membership, on="inserted", within="5 s", told="The invitation is accepted; the membership is not there yet."),
+        step("access asked for", Grant, by="provisioning.grant_access", state="pending", told="The member has no access to the databases yet."),
         step("access granted", Grant, within="30 s", state="applied", told="The member's access to the databases is not ready yet."),
     ),
     cancelled_by=(Invitation.became(state=("withdrawn", "expired")),),

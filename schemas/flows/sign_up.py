@@ -3,7 +3,7 @@
 from schemas.billing import Subscription
 from schemas.notification import Message
 from schemas.org import Organization
-from schemas.provisioning import Database, Grant, Tenant
+from schemas.provisioning import Database, Login, Tenant
 from schemas.user import SignUp
 from shared.flows import Flow, step
 from shared.rows import present
@@ -20,9 +20,11 @@ sign_up = Flow(
              failing={"customer_state": "failed"}, told="We could not set up your billing account. You can work; we will mend it."),
         step("tenant placed", Tenant, on="inserted", by="provisioning.place_the_tenant", within="10 s",
              told="There is no data plane for your organization yet. We are looking into it."),
+        step("database asked for", Database, on="inserted", by="provisioning.make_the_first_database", within="10 s",
+             told="Your database is not made yet. We are looking into it."),
         step("database ready", Database, within="1 min", state="ready", failing={"state": "failed"},
              told="Your database is not ready yet. We are looking into it."),
-        step("access granted", Grant, within="30 s", state="applied", told="Your access to the database is not ready yet."),
+        step("access granted", Login, within="30 s", state="ready", failing={"state": "failed"}, told="Your access to the database is not ready yet."),
         step("welcome mail sent", Message, by="notification.send_the_mail", within="2 min", template="welcome", state="sent", failing={"state": "failed"},
              told="The welcome mail could not be delivered. Your database is ready."),
     ),

@@ -23,19 +23,28 @@ LOST_AFTER = timedelta(seconds=60)
 
 Ref = tuple[str, str]
 
+_MOST_PARTICULAR_FIRST = sorted(CURRENT, key=lambda f: -len(f.steps[0].values))
+
 
 def definition_of(changes: Iterable[Seen]) -> tuple[Flow, Seen] | None:
     """Which flow these changes of one flow id belong to, and the change that started it; None while that has not been seen.
 
-    A flow starts with a change that no change of the same flow has caused, so that a sign-up's database is no flow of its own.
+    A flow starts with a change that no change of the same flow has caused, so that a sign-up's database is no flow of its own;
+    nor does an agent's report start one. Of several definitions the one that asks for more is meant.
     """
     for seen in sorted(changes, key=_order):
-        if seen.change.context.cause and (seen.cause_at is None or seen.cause_flow == seen.flow_id):
-            continue
-        for flow in CURRENT:
-            if flow.first_matches(seen.change):
-                return flow, seen
+        if _may_start(seen):
+            for flow in _MOST_PARTICULAR_FIRST:
+                if flow.first_matches(seen.change):
+                    return flow, seen
     return None
+
+
+def _may_start(seen: Seen) -> bool:
+    context = seen.change.context
+    if (context.by or "").startswith("agent:"):
+        return False
+    return context.cause is None or (seen.cause_at is not None and seen.cause_flow != seen.flow_id)
 
 
 def _order(seen: Seen) -> tuple[datetime, str, int]:

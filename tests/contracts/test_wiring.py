@@ -23,9 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 _PUBLISH = re.compile(r"publish_table\('(\w+)',\s*stream\s*=>\s*'([\w:]+)'")
 _REPLICA = re.compile(r"replica_table\('\w+',\s*source\s*=>\s*'([\w.]+)'")
 
-NOBODY_READS: dict[str, str] = {
-    "provisioning.logins": "flows look at it, and customers read their own topic",
-}
+NOBODY_READS: dict[str, str] = {}
 """Published tables that no service reacts to or keeps a replica of, each with its reason."""
 
 KNOWN_CYCLES: set[frozenset[str]] = set()
