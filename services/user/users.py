@@ -59,6 +59,12 @@ async def sign_up(tx: Tx, email: str, password: str, name: str, organization: st
     """
     check_password(password, email, name)
     password_hash = await hash_password(password)
+    flow_id = await _sign_up(tx, email, password_hash, name, organization)
+    _say_nothing_of_what_was_written(tx)
+    return flow_id
+
+
+async def _sign_up(tx: Tx, email: str, password_hash: str, name: str, organization: str | None) -> UUID:
     user_id = await find(tx, email)
     if user_id is None:
         user_id = await tx.value("SELECT gen_random_uuid()")
@@ -79,6 +85,11 @@ async def _make(tx: Tx, user_id: UUID, email: str, password_hash: str, name: str
     await links.request(tx, "verify")
     tx.continue_flow(flow_id)
     return flow_id
+
+
+def _say_nothing_of_what_was_written(tx: Tx) -> None:
+    """A position would tell whether the address exists, and whose it is."""
+    tx.streams.clear()
 
 
 def _flow(tx: Tx) -> UUID:
@@ -106,6 +117,7 @@ async def ask_for_reset(tx: Tx, email: str) -> None:
     if user_id is not None:
         await tx.enter(f"user:{user_id}")
         await links.request(tx, "reset")
+        _say_nothing_of_what_was_written(tx)
 
 
 async def reset_password(tx: Tx, token: str, password: str) -> None:

@@ -1,0 +1,131 @@
+"""Links in mails, from the request through the inbox and back: verifying an address, setting a new password."""
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.mesh import PASSWORD, Customer, TestMesh, eventually
+from tests.notification.mailbox import RESET, TAKEN, VERIFY, mailed_token, verify
+
+NEW_PASSWORD = "another wide and slow sea"
+
+
+def ask_for_reset(mesh: TestMesh, email: str) -> str:
+    answer = mesh.anyone.post("user", "/password-resets", {"email": email})
+    assert answer.status_code == 202, answer.text
+    return mailed_token(mesh, email, RESET)
+
+
+def sign_in(mesh: TestMesh, email: str, password: str) -> httpx.Response:
+    return mesh.anyone.post("user", "/sessions", {"email": email, "password": password})
+
+
+def looks(answer: httpx.Response) -> tuple[set[str], set[str]]:
+    """What differs would tell whether an address exists."""
+    assert "Mesh-Position" not in answer.headers
+    return set(answer.json()), set(answer.headers)
+
+
+def test_the_link_in_the_mail_verifies_the_address_once(mesh: TestMesh, customer: Customer) -> None:
+    assert customer.get("user", "/me").json()["verified_at"] is None
+    token = mailed_token(mesh, customer.email, VERIFY)
+    assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
+    assert customer.get("user", "/me").json()["verified_at"] is not None
+    again = mesh.anyone.post("user", "/users/verify", {"token": token})
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/link-used")
+
+
+def test_a_verified_person_may_do_in_every_service_what_needs_it(mesh: TestMesh, customer: Customer) -> None:
+    assert customer.post("org", "/orgs", {"name": "Second"}).status_code == 403
+    verify(mesh, customer)
+    assert customer.post("org", "/orgs", {"name": "Second"}).status_code == 202
+
+
+def test_a_reset_sets_the_password_and_ends_every_session(mesh: TestMesh, customer: Customer) -> None:
+    other_device = sign_in(mesh, customer.email, PASSWORD).json()
+    token = ask_for_reset(mesh, customer.email)
+    confirmed = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD})
+    assert confirmed.status_code == 204, confirmed.text
+
+    assert sign_in(mesh, customer.email, PASSWORD).status_code == 401
+    assert sign_in(mesh, customer.email, NEW_PASSWORD).status_code == 201
+    assert customer.get("user", "/me").status_code == 401
+    assert mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": other_device["refresh_token"]}).status_code == 401
+    eventually(lambda: customer.get("org", "/orgs").status_code == 401, what="the end of the session in the org service")
+
+    again = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": "one more calm lake"})
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/link-used")
+    assert sign_in(mesh, customer.email, NEW_PASSWORD).status_code == 201
+
+
+def test_a_weak_password_does_not_burn_the_link(mesh: TestMesh, customer: Customer) -> None:
+    token = ask_for_reset(mesh, customer.email)
+    assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": "short"}).status_code == 422
+    assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD}).status_code == 204
+
+
+def test_a_reset_for_an_unknown_address_looks_the_same_and_mails_nobody(mesh: TestMesh, customer: Customer) -> None:
+    nobody = f"nobody.{uuid.uuid4().hex[:12]}@example.com"
+    unknown = mesh.anyone.post("user", "/password-resets", {"email": nobody})
+    known = mesh.anyone.post("user", "/password-resets", {"email": customer.email})
+    assert (unknown.status_code, *looks(unknown)) == (202, *looks(known))
+    mailed_token(mesh, customer.email, RESET)
+    assert mesh.mails(nobody) == []
+
+
+def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, customer: Customer) -> None:
+    token = mailed_token(mesh, customer.email, VERIFY)
+    refused = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD})
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
+    assert mesh.anyone.post("user", "/users/verify", {"token": ask_for_reset(mesh, customer.email)}).status_code == 422
+    assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
+
+
+@pytest.mark.parametrize("forgery", ["another key", "an unknown key", "changed", "expired", "for others", "no token"])
+def test_a_forged_or_expired_link_is_refused(mesh: TestMesh, customer: Customer, forgery: str) -> None:
+    """The expired one is signed with the real key, so that nothing but its end speaks against it."""
+    token = mailed_token(mesh, customer.email, VERIFY)
+    header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
+    real = mesh.rows("SELECT private_key FROM notification.link_keys WHERE id = $1", uuid.UUID(header["kid"]))[0]["private_key"]
+    past = datetime.now(UTC) - timedelta(seconds=5)
+    forgeries: dict[str, Callable[[], str]] = {
+        "another key": lambda: jwt.encode(claims, Ed25519PrivateKey.generate(), "EdDSA", {"kid": header["kid"]}),
+        "an unknown key": lambda: jwt.encode(claims, real, "EdDSA", {"kid": str(uuid.uuid4())}),
+        "changed": lambda: token[:-10] + ("A" * 10),
+        "expired": lambda: jwt.encode(claims | {"exp": past}, real, "EdDSA", {"kid": header["kid"]}),
+        "for others": lambda: jwt.encode(claims | {"aud": "saas-mesh"}, real, "EdDSA", {"kid": header["kid"]}),
+        "no token": lambda: "none",
+    }
+    refused = mesh.anyone.post("user", "/users/verify", {"token": forgeries[forgery]()})
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
+    assert customer.get("user", "/me").json()["verified_at"] is None
+
+
+def test_signing_up_with_an_address_that_exists_looks_the_same_and_tells_its_holder(mesh: TestMesh, customer: Customer) -> None:
+    eventually(lambda: mesh.mails(customer.email, VERIFY))
+    body = {"email": customer.email, "password": "a stranger's dark ocean", "name": "Somebody else", "organization": "Theirs"}
+    again = mesh.anyone.post("user", "/users", body)
+    fresh = mesh.anyone.post("user", "/users", body | {"email": f"new.{uuid.uuid4().hex[:12]}@example.com"})
+    assert (again.status_code, *looks(again)) == (202, *looks(fresh))
+
+    told = eventually(lambda: mesh.mails(customer.email, TAKEN))
+    assert "token=" not in told[0]["text"]
+    assert "Somebody else" not in told[0]["text"]
+    assert len(mesh.mails(customer.email, VERIFY)) == 1
+    assert sign_in(mesh, customer.email, "a stranger's dark ocean").status_code == 401
+    assert [o["name"] for o in customer.get("org", "/orgs").json()["items"]] == ["Acme"]
+
+
+def test_the_token_is_in_the_mail_and_nowhere_else(mesh: TestMesh, customer: Customer) -> None:
+    token = mailed_token(mesh, customer.email, VERIFY)
+    assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
+    signature = token.rpartition(".")[2]
+    for table in ("notification.messages", "notification.due", "notification.changes", '"user".link_requests', '"user".changes', "notification.link_keys"):
+        assert mesh.rows(f"SELECT true FROM {table} t WHERE strpos(t::text, $1) > 0", signature) == [], table
+    for service in ("user", "notification"):
+        assert signature not in mesh.mesh.state.log(service).read_text()
