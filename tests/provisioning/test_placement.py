@@ -1,0 +1,63 @@
+"""Where a new tenant goes."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from schemas.feed import Hello
+from services.provisioning import data_planes, tenants
+from shared.tx import Database, Tx
+from tests.mesh import TestMesh
+
+
+class _TakeBack(Exception):
+    pass
+
+
+@pytest_asyncio.fixture
+async def tx(mesh: TestMesh) -> AsyncIterator[Tx]:
+    """A transaction of the service that is taken back, over data planes of its own."""
+    database = await Database.connect(mesh.mesh.databases.url("provisioning", "app"), "provisioning", 1)
+    try:
+        async with database.transaction() as tx:
+            yield tx
+            raise _TakeBack
+    except _TakeBack:
+        pass
+    finally:
+        await database.close()
+
+
+def hello(id: str, counter: int = 1, host: str = "db.example.com") -> Hello:
+    return Hello.model_validate(
+        {"data_plane": id, "agent_epoch": 1, "counter": counter, "at": "2026-01-01T00:00:00Z", "host": host, "port": 5432, "databases": 0}
+    )
+
+
+async def place(tx: Tx) -> str:
+    org_id = uuid.uuid4()
+    await tx.enter(f"org:{org_id}")
+    await tenants.place(tx, org_id)
+    return str(await tx.value("SELECT data_plane FROM tenants"))
+
+
+async def test_tenants_spread_over_the_data_planes(tx: Tx) -> None:
+    await tx.run("DELETE FROM placements")
+    await tx.run("UPDATE data_planes SET last_seen = now() - interval '1 hour'")
+    for id in ("east", "west"):
+        await data_planes.greet(tx, hello(id))
+    assert [await place(tx) for _ in range(4)] == ["east", "west", "east", "west"]
+
+
+async def test_a_data_plane_that_is_silent_gets_no_tenant_while_another_speaks(tx: Tx) -> None:
+    await data_planes.greet(tx, hello("quiet"))
+    await tx.run("UPDATE data_planes SET last_seen = now() - interval '1 hour' WHERE id <> 'new'")
+    await data_planes.greet(tx, hello("new"))
+    assert [await place(tx) for _ in range(3)] == ["new", "new", "new"]
+
+
+async def test_an_older_hello_does_not_move_a_data_plane(tx: Tx) -> None:
+    for counter, host in ((2, "new.example.com"), (1, "old.example.com"), (2, "twice.example.com")):
+        await data_planes.greet(tx, hello("here", counter, host))
+    assert await tx.value("SELECT host FROM data_planes WHERE id = 'here'") == "new.example.com"
