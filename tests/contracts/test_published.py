@@ -10,7 +10,7 @@ from shared.migrations import KIT
 from shared.rows import Row
 from tests.mesh import TestMesh
 
-_PUBLISHED_BY_THE_KIT = set(re.findall(r"publish_table\('(\w+)'", "".join(f.read_text() for f in KIT.glob("*.sql"))))
+_PUBLISHED_BY_THE_KIT = set(re.findall(r"^SELECT publish_table\('(\w+)'", "".join(f.read_text() for f in KIT.glob("*.sql")), re.MULTILINE))
 
 # What a column may be, by the JSON type and format of the field that reads it.
 FITTING = {
