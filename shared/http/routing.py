@@ -4,7 +4,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from shared.http.unit import UnitRoute
 from shared.tx import Tx
@@ -21,6 +21,14 @@ class Body(BaseModel):
     """A request body: unknown fields are refused, text is trimmed."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, str_max_length=10_000)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_null_character(cls, value: Any) -> Any:
+        """PostgreSQL stores no U+0000 in text."""
+        if isinstance(value, str) and "\x00" in value:
+            raise ValueError("must not hold the character U+0000")
+        return value
 
 
 class View(BaseModel):
