@@ -57,7 +57,7 @@ class Worker:
         write_atomically(self.state.rendered("connect.users"), f"{USER}={self.password}\n")
         login = _LOGIN.format(file=str(self.state.rendered("connect.users")).replace("\\", "\\\\").replace('"', '\\"'))
         write_atomically(self.state.rendered("connect.login"), login)
-        values = {
+        values: dict[str, str | int] = {
             "bootstrap": self.broker.bootstrap, "host": HOST, "port": self.port, "secrets": str(self._secrets),
             "plugins": str(folder / "plugins"), "password": self.broker.password("connect"),
         }  # fmt: skip

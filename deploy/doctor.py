@@ -13,7 +13,7 @@ from deploy import jars, ports, process
 from deploy.errors import MeshError
 from deploy.plan import DEFAULT_PORT_BASE, Plan, with_ports
 from deploy.state import State, cache_folder
-from deploy.status import Observer
+from deploy.status import Observer, parts
 from deploy.supervisor import NAME as SUPERVISOR
 
 _DISK = 2 * 1024**3
@@ -34,7 +34,7 @@ def examine(state: State) -> list[Finding]:
     plan = Plan.load(state) if state.plan.exists() else None
     running = process.recorded(state)
     findings = [*_machine(state), _jars(), *_ports(state, plan or with_ports(Plan(), DEFAULT_PORT_BASE))]
-    return [*findings, *(_mesh(state, plan) if running and plan else [])]
+    return [*findings, *(_mesh(state) if running and plan else [])]
 
 
 def _machine(state: State) -> Iterator[Finding]:
@@ -66,17 +66,14 @@ def _ports(state: State, plan: Plan) -> Iterator[Finding]:
         yield Finding("ports", True, f"{len(plan.ports)} ports, {min(plan.ports.values())} to {max(plan.ports.values())}")
 
 
-def _mesh(state: State, plan: Plan) -> Iterator[Finding]:
+def _mesh(state: State) -> Iterator[Finding]:
     """What is wrong with a mesh that runs."""
     document = Observer.of(state).document()
     supervised = document["supervisor"]["state"] == "up"
     yield Finding("supervisor", supervised, "runs" if supervised else "ended, nothing is restarted", "Start a new one, it adopts what runs: mesh up")
-    parts = {name: document[name] for name in ("postgres", "kafka", "connect", "mail", "stripe") if name in document}
-    parts |= {name: part for name, part in document["services"].items() if part["state"] != "missing"}
-    parts |= {f"agent-{agent['id']}": agent for agent in document["agents"]}
-    parts |= {f"dataplane-{plane['id']}": plane for plane in document["data_planes"]}
-    for name, part in parts.items():
-        yield Finding(name, part["state"] == "up", part["state"], f"See why: mesh logs {name if supervised else SUPERVISOR}")
+    for name, part in parts(document):
+        if name != SUPERVISOR and part["state"] != "missing":
+            yield Finding(name, part["state"] == "up", part["state"], f"See why: mesh logs {name if supervised else SUPERVISOR}")
     for name, connector in document["connect"]["connectors"].items():
         yield Finding(f"connector {name}", connector == "RUNNING", connector, "The supervisor restarts it within 15 s; why it failed: mesh logs connect")
 

@@ -51,7 +51,7 @@ class Mailbox:
         found = [m for m in reversed(self.messages) if wanted is None or wanted in (address.lower() for address in m["to"])]
         return found[:limit]
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 -- the name aiosmtpd calls
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - the name aiosmtpd calls
         content = envelope.content if isinstance(envelope.content, bytes) else (envelope.content or "").encode()
         await asyncio.to_thread(self.add, read(content, [str(address) for address in envelope.rcpt_tos]))
         return "250 OK"
@@ -90,6 +90,7 @@ def application(mailbox: Mailbox) -> web.Application:
     app = web.Application()
     app.router.add_get("/messages", messages)
     app.router.add_get("/readyz", ready)
+    app.router.add_get("/healthz", ready)
     return app
 
 
@@ -99,9 +100,7 @@ async def serve(folder: Path, host: str, smtp_port: int, http_port: int) -> None
     runner = web.AppRunner(application(mailbox), access_log=None)
     await runner.setup()
     loop = asyncio.get_running_loop()
-    smtp = await loop.create_server(
-        lambda: SMTP(mailbox, hostname="mesh", enable_SMTPUTF8=True, data_size_limit=_LARGEST_MAIL, loop=loop), host, smtp_port
-    )
+    smtp = await loop.create_server(lambda: SMTP(mailbox, hostname="mesh", enable_SMTPUTF8=True, data_size_limit=_LARGEST_MAIL, loop=loop), host, smtp_port)
     await web.TCPSite(runner, host, http_port).start()
     try:
         await smtp.serve_forever()

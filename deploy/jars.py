@@ -43,8 +43,13 @@ class Jar:
 
 def locked_jars() -> list[Jar]:
     """The lock's jars, in its order: the class path is built from it, and archives depend on that order."""
-    rows = [line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
-    return [Jar(*name.split(":"), sha256, int(size)) for name, sha256, size in rows]
+    return [_parse(line) for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def _parse(line: str) -> Jar:
+    name, sha256, size = line.split()
+    group, artifact, version = name.split(":")
+    return Jar(group, artifact, version, sha256, int(size))
 
 
 def class_path() -> str:
@@ -56,9 +61,10 @@ def missing_jars() -> list[Jar]:
     return [jar for jar in locked_jars() if not (jar.path.exists() and jar.path.stat().st_size == jar.size)]
 
 
-def fetch(progress: Progress = lambda here, needed: None) -> None:
+def fetch(progress: Progress = lambda *_: None) -> None:
     """Bring every missing jar, many at once. A file gets its final name only when its checksum is right, so several
-    checkouts may fetch at the same time."""
+    checkouts may fetch at the same time.
+    """
     missing = missing_jars()
     if not missing:
         return
@@ -74,22 +80,22 @@ def fetch(progress: Progress = lambda here, needed: None) -> None:
 
 
 def _fetch_one(context: MavenContext, jar: Jar) -> None:
-    artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact(packaging="jar")
-    for attempt in range(1, _TRIES + 1):
-        try:
-            path = artifact.resolve()
-            break
-        except Exception as error:  # noqa: BLE001 -- the client raises whatever its transport does; the last one is told
-            if attempt == _TRIES:
-                raise MeshError(
-                    f"{jar.artifact} {jar.version} could not be fetched from Maven Central: {error}",
-                    "Check the network and run the command again; what was fetched is kept.",
-                ) from error
-            shutil.rmtree(artifact.cached_path.parent, ignore_errors=True)
+    path = _download(context, jar)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != jar.sha256:
-        raise MeshError(
-            f"{jar.artifact} {jar.version} has the checksum {found}, but the lock says {jar.sha256}.",
-            "Do not use this mirror: what it serves is not what was locked.",
-        )
+        problem = f"{jar.artifact} {jar.version} has the checksum {found}, but the lock says {jar.sha256}."
+        raise MeshError(problem, "Do not use this mirror: what it serves is not what was locked.")
     path.replace(jar.path)
+
+
+def _download(context: MavenContext, jar: Jar) -> Path:
+    artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact(packaging="jar")
+    problem: Exception | None = None
+    for _ in range(_TRIES):
+        try:
+            return Path(artifact.resolve())
+        except Exception as error:  # noqa: BLE001 - the client raises whatever its transport does; the last one is told
+            problem = error
+            shutil.rmtree(Path(context.repo_cache) / artifact.component.path_prefix, ignore_errors=True)
+    hint = "Check the network and run the command again; what was fetched is kept."
+    raise MeshError(f"{jar.artifact} {jar.version} could not be fetched from Maven Central: {problem}", hint) from problem

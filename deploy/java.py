@@ -39,7 +39,8 @@ def class_list(state: State, name: str) -> Path:
 
 def command(state: State, name: str, main: str, options: list[str], arguments: list[str]) -> list[str]:
     """The command line of a long-running program. Without an archive yet, the program notes the classes it loads for
-    :func:`build_archive`."""
+    :func:`build_archive`.
+    """
     shared = [f"-XX:SharedArchiveFile={archive()}", "-Xshare:auto"]
     noting = [f"-XX:DumpLoadedClassList={class_list(state, name)}", "-Xshare:off"]
     return [str(JAVA), *_LIGHT, *(shared if archive().exists() else noting), *options, main, *arguments]
@@ -74,7 +75,7 @@ def _archivable(line: str) -> str:
     """A line of a class list without the numbers that are unique to its run; a comment for a class no archive can hold."""
     if line.startswith("@"):
         return line
-    return "#" if "source:" in line or line.startswith("jdk/proxy") else line.split(" ")[0]
+    return "#" if "source:" in line or line.startswith("jdk/proxy") else line.split(" ", maxsplit=1)[0]
 
 
 def run_once(state: State, name: str, main: str, arguments: list[str]) -> None:

@@ -79,7 +79,7 @@ class Broker:
         return True
 
     def _render(self, data: Path) -> str:
-        values = {
+        values: dict[str, str | int] = {
             "host": HOST, "port": self.port, "controller_port": self.controller_port, "data": str(data),
             "admin_password": self.password(ADMIN), "controller_password": self.password("controller"),
         }  # fmt: skip

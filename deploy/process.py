@@ -85,7 +85,7 @@ class Running:
         try:
             handle = os.pidfd_open(self.pid)
         except (OSError, AttributeError):
-            while self.alive:
+            while self.alive:  # noqa: ASYNC110 - no event tells it on this system
                 await asyncio.sleep(0.2)
             return
         loop, gone = asyncio.get_running_loop(), asyncio.Event()

@@ -15,10 +15,10 @@ from deploy.databases import Databases
 from deploy.environment import Environment
 from deploy.errors import MeshError
 from deploy.kafka import Broker
-from deploy.plan import SERVICES, Plan, data_plane_names, with_ports
+from deploy.plan import Plan, data_plane_names, with_ports
 from deploy.process import Command, Running
 from deploy.state import State
-from deploy.status import Observer
+from deploy.status import Document, Observer, parts
 from deploy.supervisor import NAME as SUPERVISOR
 
 FREE_PORTS = 0
@@ -37,6 +37,10 @@ class Step:
 Report = Callable[[Step], None]
 
 
+def _not_up(document: Document) -> Iterator[str]:
+    return (name for name, part in parts(document) if part["state"] not in ("up", "missing"))
+
+
 @dataclass(frozen=True)
 class Mesh:
     """One mesh, running or not, known by its state folder."""
@@ -51,7 +55,7 @@ class Mesh:
     def start(
         cls, folder: Path | str, *, port_base: int | None = FREE_PORTS, services: Iterable[str] | None = None,
         data_planes: int | None = None, databases: int | None = None, replicas: Mapping[str, int] | None = None,
-        report: Report = lambda step: None, timeout: float = 120,
+        report: Report = lambda _: None, timeout: float = 180,
     ) -> "Mesh":  # fmt: skip
         """Start a mesh and wait until all of it is ready. ``services=()`` starts the bus and the data planes' servers.
 
@@ -68,8 +72,8 @@ class Mesh:
             "replicas": None if replicas is None else dict(replicas),
         }
         with mesh.state.locked():
-            mesh._launch(mesh._planned({name: wish for name, wish in wishes.items() if wish is not None}, port_base), report)
-        mesh._follow(report, timeout)
+            mesh._launch(mesh._planned({name: wish for name, wish in wishes.items() if wish is not None}, port_base), report)  # noqa: SLF001 - its own
+        mesh._follow(report, timeout)  # noqa: SLF001 - its own
         return mesh
 
     def _planned(self, wishes: dict[str, Any], port_base: int | None) -> Plan:
@@ -100,7 +104,8 @@ class Mesh:
                 raise MeshError(f"{step.step} did not start: {step.detail}{self._tail(log)}", f"Look closer: mesh logs {log}")
             if step.step == "up":
                 return
-        raise MeshError(f"The mesh was not ready after {timeout:.0f} s.", "See what is missing: mesh status")
+        missing = ", ".join(_not_up(self.status())) or "nothing any more"
+        raise MeshError(f"The mesh was not ready after {timeout:.0f} s; missing: {missing}.", "Look closer: mesh doctor")
 
     def _steps(self, deadline: float) -> Iterator[Step]:
         with self.state.progress.open() as file:
@@ -145,7 +150,7 @@ class Mesh:
             postgres.remove_data(self.state)
         shutil.rmtree(self.state.root)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Document:
         """The document of ``mesh status --json --show-secrets``."""
         return Observer.of(self.state).document(secrets=True)
 

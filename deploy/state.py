@@ -63,7 +63,8 @@ class State:
     @property
     def postgres_data(self) -> Path:
         """Postgres refuses to run as root, and another user may neither enter a private checkout nor root's home:
-        so as root its data lives outside of the state folder."""
+        so as root its data lives outside of the state folder.
+        """
         return Path("/var/lib/saas-mesh") / self.key if os.geteuid() == 0 else self.root / "postgres"
 
     def log(self, name: str) -> Path:

@@ -1,7 +1,7 @@
 """Tells how a mesh is: the document of ``mesh status --json``."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -128,9 +128,16 @@ def _ok(url: str) -> bool:
         return False
 
 
+def parts(document: Document) -> Iterator[tuple[str, Document]]:
+    """Everything in the document that has a state, by the name of its process."""
+    yield from document["services"].items()
+    yield from ((f"agent-{agent['id']}", agent) for agent in document["agents"])
+    yield from ((f"dataplane-{plane['id']}", plane) for plane in document["data_planes"])
+    names = ("postgres", "kafka", "connect", "mail", "stripe", "supervisor")
+    yield from ((name, document[name]) for name in names if name in document)
+
+
 def _healthy(document: Document) -> bool:
     """Everything is up and every connector runs. A service that is not written yet counts as healthy."""
-    services = [service["state"] in ("up", "missing") for service in document["services"].values()]
-    parts = [document[name] for name in ("kafka", "connect", "postgres", "mail", "stripe", "supervisor") if name in document]
-    others = [part["state"] == "up" for part in [*parts, *document["agents"], *document["data_planes"]]]
-    return all([*services, *others, *(state == "RUNNING" for state in document["connect"]["connectors"].values())])
+    connectors = document["connect"]["connectors"].values()
+    return all(part["state"] in ("up", "missing") for _, part in parts(document)) and set(connectors) == {"RUNNING"}

@@ -80,7 +80,7 @@ class Front:
     def middleware(self) -> Any:
         @web.middleware
         async def front(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path == "/readyz":
+            if request.path in ("/readyz", "/healthz"):
                 return web.json_response({"objects": len(store)})
             if not self._knows(request.headers.get("Authorization", "")):
                 return _error(401, "invalid_request_error", "The API key is not the one of this mesh.")
@@ -134,23 +134,26 @@ def _search(query: str) -> web.Response:
     if not wanted:
         return _error(400, "invalid_request_error", "Search understands metadata['name']:'value' only.")
     customers = [one for name, one in store.items() if name.startswith("customer:")]
-    found = [one._export() for one in customers if (one.metadata or {}).get(wanted["key"]) == wanted["value"]]
-    return web.json_response(
-        {"object": "search_result", "url": "/v1/customers/search", "data": found, "has_more": False, "next_page": None}
-    )
+    found = [one._export() for one in customers if (one.metadata or {}).get(wanted["key"]) == wanted["value"]]  # noqa: SLF001 - its one way to JSON
+    return web.json_response({"object": "search_result", "url": "/v1/customers/search", "data": found, "has_more": False, "next_page": None})
 
 
 def _error(status: int, kind: str, message: str) -> web.Response:
     return web.json_response({"error": {"type": kind, "message": message}}, status=status)
 
 
+def _not_by_itself(_: Store) -> None:
+    """Instead of localstripe's own saving, to one file for all of the machine."""
+
+
 def application(folder: Path, key: str) -> web.Application:
-    """localstripe with the front before it; its own saving to one fixed file is turned off."""
-    Store.dump_to_disk = lambda self: None  # type: ignore[method-assign]
+    """Localstripe with the front before it; its own saving to one fixed file is turned off."""
+    Store.dump_to_disk = _not_by_itself
     books = Books(folder / "books.pickle")
     books.load()
     localstripe.middlewares.insert(0, Front(books, key).middleware())
-    return localstripe
+    app: web.Application = localstripe
+    return app
 
 
 def main() -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import requests
+from confluent_kafka import KafkaException
+
 from deploy import connect, connectors, java, kafka, process, topics
 from deploy.databases import Databases
 from deploy.plan import HOST, Plan
@@ -21,12 +24,18 @@ from deploy.units import Unit, has_main, units
 
 NAME = "supervisor"
 _POLL = 0.05
-_REPAIR_EVERY = 5.0  # seconds; a failed connector task runs again within three of them
+_CONNECTORS_EVERY = 2.0  # seconds between looks for a failed connector task
+_KAFKA_EVERY = 10.0  # seconds between looks for missing topics, users and rights
+_LONGEST_RETRY = 5.0
 _LOG_LIMIT = 10 * 1024 * 1024  # bytes; one older log of that size is kept beside it
 _STEADY = 30.0  # seconds of running after which the next end counts as a first one
 _LONGEST_PAUSE = 15.0
-_PATIENCE = 45.0  # seconds from the start of a process until it has to be ready
+_PATIENCE = 60.0  # seconds that a process may take until it is ready, or may not answer
+_LIFE_EVERY = 5.0  # seconds between questions whether it lives
 _TOLERATED = 3  # failures of a start before ``mesh up`` gives up waiting
+
+_USUAL = (requests.RequestException, KafkaException, OSError)
+"""What a chore meets while something else restarts; its line says enough."""
 
 log = logging.getLogger("mesh.supervisor")
 
@@ -50,7 +59,7 @@ class Supervisor:
         process.stop(one for name, one in running.items() if name not in (*table, NAME))
         async with asyncio.TaskGroup() as group:
             for unit in table.values():
-                group.create_task(self._keep(unit, table))
+                group.create_task(self._keep(unit))
             for name, needs, action, every in self._chores():
                 group.create_task(self._chore(name, needs, action, every))
             group.create_task(self._housekeep())
@@ -63,10 +72,10 @@ class Supervisor:
         users = partial(asyncio.to_thread, topics.ensure_users, admin, broker, self.plan)
         contents = partial(asyncio.to_thread, topics.ensure_topics, admin, self.plan)
         return [
-            ("users", ("kafka",), users, _REPAIR_EVERY),
-            ("topics", ("kafka",), contents, _REPAIR_EVERY),
+            ("users", ("kafka",), users, _KAFKA_EVERY),
+            ("topics", ("kafka",), contents, _KAFKA_EVERY),
             ("databases", ("postgres",), self._databases, None),
-            ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, self._connectors), _REPAIR_EVERY),
+            ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, self._connectors), _CONNECTORS_EVERY),
         ]
 
     async def _databases(self) -> str:
@@ -88,23 +97,18 @@ class Supervisor:
                 done.append(f"{database}-changes restarted")
         return ", ".join(done)
 
-    async def _keep(self, unit: Unit, table: dict[str, Unit]) -> None:
+    async def _keep(self, unit: Unit) -> None:
         """One unit: start it or adopt it, wait for its end, and again."""
-        for need in unit.needs:
-            await self.reached[need].wait()
         failures = 0
         while True:
+            for need in unit.needs:
+                await self.reached[need].wait()
             await self._not_held(unit.name)
             await asyncio.sleep(pause(failures))
             began = time.monotonic()
             try:
-                running = await self._start(unit, table)
-                if await self._until_ready(unit, running):
-                    self._reach(unit.name, began)
-                await running.ended()
-                code = process.reap(running)
-                log.warning("%s ended%s", unit.name, f" with {code}" if code is not None else "")
-                problem = f"ended with {code}"
+                problem = await self._run(unit)
+                log.warning("%s ended: %s", unit.name, problem)
             except Exception as error:  # whatever it was, the unit is tried again
                 log.exception("%s could not be started", unit.name)
                 problem = str(error)
@@ -112,7 +116,19 @@ class Supervisor:
             if failures == _TOLERATED and not self.reached[unit.name].is_set():
                 self._tell(unit.name, "failed", detail=problem)
 
-    async def _start(self, unit: Unit, table: dict[str, Unit]) -> Running:
+    async def _run(self, unit: Unit) -> str:
+        """Until the end of its process; why it ended, in words."""
+        began = time.monotonic()
+        running = await self._start(unit)
+        ended = asyncio.create_task(running.ended())
+        if await self._until_ready(unit, running):
+            self._reach(unit.name, began)
+            if await self._stops_answering(unit, ended):
+                await asyncio.to_thread(process.stop, [running])
+        await ended
+        return f"exit code {process.reap(running)}"
+
+    async def _start(self, unit: Unit) -> Running:
         command = unit.command()
         present = Running.recorded(self.state, unit.name)
         if present and present.fingerprint == command.fingerprint:
@@ -121,6 +137,7 @@ class Supervisor:
             await asyncio.to_thread(process.stop, [present])
         if await asyncio.to_thread(unit.prepare):
             for name in unit.resets:
+                self.reached[name].clear()
                 await asyncio.to_thread(process.stop, [r for r in [Running.recorded(self.state, name)] if r])
         return process.start(self.state, unit.command())
 
@@ -133,34 +150,54 @@ class Supervisor:
             await asyncio.sleep(_POLL)
             if time.monotonic() > patience and not self.reached[unit.name].is_set():
                 patience = float("inf")
-                self._tell(unit.name, "failed", detail=f"it runs, but is not ready after {_PATIENCE:.0f} s")
+                self._tell(unit.name, "working", detail=f"runs, but is not ready after {_PATIENCE:.0f} s")
+        return False
+
+    async def _stops_answering(self, unit: Unit, ended: "asyncio.Task[None]") -> bool:
+        """Until it ended (false) or hangs (true)."""
+        answered = time.monotonic()
+        while not ended.done():
+            await asyncio.wait([ended], timeout=_LIFE_EVERY)
+            if await unit.alive():
+                answered = time.monotonic()
+            elif time.monotonic() - answered > _PATIENCE:
+                log.warning("%s has not answered for %.0f s", unit.name, _PATIENCE)
+                return True
         return False
 
     async def _not_held(self, name: str) -> None:
-        while self.state.hold(name).exists():
+        while self.state.hold(name).exists():  # noqa: ASYNC110 - another process removes the file
             await asyncio.sleep(_POLL)
 
     async def _chore(self, name: str, needs: tuple[str, ...], action: Callable[[], Awaitable[str]], every: float | None) -> None:
         for need in needs:
             await self.reached[need].wait()
-        failures, began = 0, time.monotonic()
+        failures, began, told = 0, time.monotonic(), ""
         while True:
             try:
                 done = await action()
             except Exception as error:
                 failures += 1
-                log.warning("%s: %s", name, error, exc_info=failures == 1)
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("%s: %s", name, error, exc_info=not isinstance(error, _USUAL))
                 if failures == _TOLERATED and not self.reached[name].is_set():
                     self._tell(name, "failed", detail=str(error))
-                await asyncio.sleep(min(_REPAIR_EVERY, 0.2 * failures))
+                await asyncio.sleep(min(_LONGEST_RETRY, 0.2 * failures))
                 continue
-            failures = 0
+            failures, told = 0, ""
             if done:
                 log.info("%s: %s", name, done)
             self._reach(name, began)
             if every is None:
                 return
-            await asyncio.sleep(every)
+            await self._rest(name, every)
+
+    async def _rest(self, name: str, seconds: float) -> None:
+        """Until it is time again, or the milestone was lost."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.reached[name].is_set():  # noqa: ASYNC110 - an event cannot wait for its end
+            await asyncio.sleep(0.25)
 
     def _reach(self, name: str, began: float) -> None:
         if not self.reached[name].is_set():

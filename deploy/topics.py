@@ -1,5 +1,6 @@
 """What exists in Kafka before anybody uses it: topics, users and who may do what."""
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any
@@ -26,6 +27,8 @@ _WEEK_MS = str(7 * 24 * 3600 * 1000)
 CHANGES_PARTITIONS = 16  # never raised later: it is also how many replicas a service can have
 FEED_CONFIG = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
 """A compacted topic whose segments also roll when it is nearly idle: without it small topics never compact."""
+
+_VISIBLE_WITHIN = 15.0  # seconds
 
 Grant = tuple[str, ResourceType, str, ResourcePatternType, AclOperation]
 _LITERAL, _PREFIXED = ResourcePatternType.LITERAL, ResourcePatternType.PREFIXED
@@ -111,7 +114,7 @@ def ensure_topics(admin: AdminClient, plan: Plan) -> str:
 
 def ensure_users(admin: AdminClient, broker: Broker, plan: Plan) -> str:
     """Make the users and rights that are missing; in words, what was made. What exists stays as it is."""
-    present = set(admin.describe_user_scram_credentials(None).result(timeout=10))  # type: ignore[arg-type,attr-defined]
+    present = set(_result(admin.describe_user_scram_credentials()))
     missing = [user for user in users(plan) if user not in present]
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
     if missing:
@@ -122,18 +125,25 @@ def ensure_users(admin: AdminClient, broker: Broker, plan: Plan) -> str:
 
 
 def _ensure_grants(admin: AdminClient, plan: Plan) -> int:
-    everything = AclBindingFilter(
-        ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
-    )
-    present = set(admin.describe_acls(everything).result(timeout=10))
-    wanted = [
-        AclBinding(kind, name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
-        for user, kind, name, pattern, operation in grants(plan)
-    ]
-    missing = [binding for binding in wanted if binding not in present]
+    missing = _missing_grants(admin, plan)
     if missing:
         _await(admin.create_acls(missing))
+    deadline = time.monotonic() + _VISIBLE_WITHIN
+    while missing and _missing_grants(admin, plan) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the controller has them; the broker, which judges by them, may be behind
     return len(missing)
+
+
+def _missing_grants(admin: AdminClient, plan: Plan) -> list[AclBinding]:
+    everything = AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY)  # type: ignore[arg-type]
+    present = set(admin.describe_acls(everything).result(timeout=10))
+    wanted = [AclBinding(kind, name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW) for user, kind, name, pattern, operation in grants(plan)]
+    return [binding for binding in wanted if binding not in present]
+
+
+def _result(future: Any) -> Any:
+    """Of a call whose declared type is wider than what it gives."""
+    return future.result(timeout=10)
 
 
 def _await(futures: dict[Any, Future[Any]]) -> None:

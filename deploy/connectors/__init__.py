@@ -14,14 +14,17 @@ _TEMPLATE = Path(__file__).with_name("changes.json")
 
 def changes_connector(database: str, host: str, port: int, password: str) -> dict[str, str]:
     """The connector of one database: its change logs and the tenant feed. ``password`` may be a reference that Connect
-    resolves through a ConfigProvider."""
+    resolves through a ConfigProvider.
+    """
     values = {"{host}": host, "{port}": str(port), "{database}": database, "{password}": password}
     config: dict[str, str] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
-    for field, text in config.items():
-        for placeholder, value in values.items():
-            text = text.replace(placeholder, value)
-        config[field] = text
-    return config
+    return {field: _filled(text, values) for field, text in config.items()}
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+# The doors of this repository: `make demo` and `make test` need nothing but Python 3.11, make, git and a package registry.
+# Paths are relative, so that a checkout may lie under a path with spaces.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export UV_PYTHON_DOWNLOADS := never
+PYTHON ?= python3
+BIN := .venv/bin
+
+# uv is used where it is installed; otherwise it comes from PyPI into a private environment.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
+
+.PHONY: help env demo test test-fast lint up down schemas openapi docs asyncapi clean
+
+help: ## Show these targets.
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+env: .venv/.synced ## Create or update the environment from uv.lock.
+
+.venv/.synced: uv.lock pyproject.toml | python $(filter .venv-tools/%,$(UV))
+	@echo "Installing the locked packages into .venv …"
+	@$(UV) sync --frozen --python "$(PYTHON)"
+	@touch $@
+
+.venv-tools/bin/uv: | python
+	@echo "uv is not installed: fetching it from PyPI into .venv-tools …"
+	@$(PYTHON) -m venv .venv-tools || { rm -rf .venv-tools; \
+	  echo "error: $(PYTHON) cannot make environments (ensurepip is missing)."; \
+	  echo "  → On Debian or Ubuntu: apt-get install python3-venv     then run this command again."; exit 1; }
+	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: Python 3.11 or newer is needed, and $(PYTHON) is not it."; \
+	  echo "  → Install it (Debian: apt-get install python3 python3-venv), or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+
+demo: env ## Start a mesh of its own on free ports, run the demo on it, stop it again.
+	@$(BIN)/mesh demo $(ARGS)
+
+test: env ## Run the whole suite on a mesh of its own.
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: env ## Run the suite on a mesh that is kept running between runs (ended by: make test-fast-down).
+	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/deploy --ignore=tests/faults $(ARGS)
+
+.PHONY: test-fast-down
+test-fast-down: env ## Remove the mesh that test-fast keeps.
+	@MESH_STATE="$(CURDIR)/.mesh-test" $(BIN)/mesh reset --yes
+
+lint: env ## Check style, types and layers.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+up: env ## Start the mesh of this checkout.
+	@$(BIN)/mesh up $(ARGS)
+
+down: env ## End it; its data stays.
+	@$(BIN)/mesh down
+
+schemas openapi docs asyncapi: env ## Write the checked-in contracts from the code.
+	@$(BIN)/python -m deploy.contracts $@
+
+clean: ## Remove what the tools leave behind; environment, state and caches of packages stay.
+	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
