@@ -32,7 +32,7 @@ class Billing:
             r["state"]
             for r in self._admin(
                 "SELECT payload::jsonb -> 'after' ->> 'customer_state' AS state FROM billing.changes "
-                "WHERE stream = $1 AND payload::jsonb ->> 'table' = 'subscriptions' ORDER BY seq",
+                "WHERE stream = $1 AND NOT again AND payload::jsonb ->> 'table' = 'subscriptions' ORDER BY seq",
                 f"org:{org_id}",
             )
         ]

@@ -29,7 +29,7 @@ def test_killed_between_stripes_answer_and_our_note_there_is_no_second_customer(
     with billing.stripe_is_slow():
         customer = mesh.sign_up()
         org_id = customer.org_id
-        eventually(lambda: billing.attempts(org_id) > 0, what="the worker to begin")
+        eventually(lambda: billing.attempts(org_id) > 0, timeout=40, what="the worker to begin")
         waiting = billing.nothing_is_written(org_id)
         waiting.__enter__()
     try:
@@ -49,7 +49,7 @@ def test_killed_during_the_call_there_is_no_second_customer(mesh: TestMesh, bill
     with billing.stripe_is_slow():
         customer = mesh.sign_up()
         org_id = customer.org_id
-        eventually(lambda: billing.attempts(org_id) > 0, what="the worker to begin")
+        eventually(lambda: billing.attempts(org_id) > 0, timeout=40, what="the worker to begin")
         mesh.mesh.kill("billing")
     billing.serves("billing")
     billing.lease_ends(org_id)
@@ -61,7 +61,7 @@ def test_an_organization_made_while_stripe_is_away_gets_its_customer_later(mesh:
     with billing.away("stripe"):
         customer = mesh.sign_up()
         org_id = customer.org_id
-        eventually(lambda: billing.attempts(org_id) > 1, what="a second attempt")
+        eventually(lambda: billing.attempts(org_id) > 1, timeout=40, what="a second attempt")
         assert subscription(customer)["stripe_customer"] is None
         assert customer.patch("org", f"/orgs/{org_id}", {"name": "Renamed meanwhile"}).status_code == 200
     shown = customer_id(customer)
@@ -72,8 +72,8 @@ def test_when_stripe_stays_away_the_customer_has_failed_and_the_subscription_sta
     with billing.away("stripe"):
         customer = mesh.sign_up()
         org_id = customer.org_id
-        eventually(lambda: billing.attempts(org_id) > 0, what="the worker to begin")
+        eventually(lambda: billing.attempts(org_id) > 0, timeout=40, what="the worker to begin")
         billing.budget_ends(org_id)
-        eventually(lambda: billing.customer_states(org_id) == ["requested", "failed"], what="the failure to be noted")
+        eventually(lambda: billing.customer_states(org_id) == ["requested", "failed"], timeout=40, what="the failure to be noted")
     assert billing.attempts(org_id) == 0
     assert (subscription(customer)["state"], billing.at_stripe(org_id)) == ("trialing", [])

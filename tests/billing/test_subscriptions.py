@@ -14,7 +14,7 @@ SCALE = {"databases": 20, "members": 200, "connections": 100}
 def subscription(customer: Customer) -> dict[str, Any]:
     """The subscription of the customer's organization, once it is there."""
     path = f"/orgs/{customer.org_id}/subscription"
-    answer = eventually(lambda: (a := customer.get("billing", path)).status_code == 200 and a, what="the subscription")
+    answer = eventually(lambda: (a := customer.get("billing", path)).status_code == 200 and a, timeout=40, what="the subscription")
     return dict(answer.json())
 
 
