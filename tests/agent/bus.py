@@ -14,21 +14,50 @@ from uuid import UUID
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, NewTopic, ResourcePatternType, ResourceType
 
-from deploy.stack import Mesh
+from deploy import jars, kafka, process, topics
+from deploy.kafka import Broker
+from deploy.plan import Plan, with_ports
+from deploy.state import State
 from services.agent.inbox import Record
+from tests.agent.server import Server
 from tests.agent.world import ASSIGNMENTS
 
 PLANE = "local"
 
 
+class OwnBroker:
+    """The mesh's own broker with its users, rights and topics, and nothing else of a mesh: that is all an agent needs of one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = State(folder)
+        self.plan = with_ports(Plan(services=(), data_planes=(PLANE,)), 0)
+        self.broker = Broker.of(self.state, self.plan)
+        self._running: process.Running | None = None
+
+    def start(self) -> None:
+        jars.fetch()
+        self.broker.prepare()
+        self._running = process.start(self.state, self.broker.command())
+        admin, end = self.broker.admin(), time.monotonic() + 60
+        while not kafka.answers(admin):
+            assert time.monotonic() < end, self.state.log(kafka.NAME).read_text()[-2000:]
+            time.sleep(0.05)
+        topics.ensure_users(admin, self.broker, self.plan)
+        topics.ensure_topics(admin, self.plan)
+
+    def kill(self) -> None:
+        if self._running:
+            process.stop([self._running], signal.SIGKILL, grace=10)
+            self._running = None
+
+
 class Bus:
     """The control plane's end of the topics of one data plane."""
 
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh = mesh
-        self.admin = mesh.broker.admin()
-        self._producer = Producer({**mesh.broker.client(), "linger.ms": 0, "log_level": 0})
-        self._consumer = Consumer({**mesh.broker.client(), "group.id": "test", "log_level": 0, "enable.auto.commit": False, "auto.offset.reset": "earliest"})
+    def __init__(self, broker: Broker) -> None:
+        self.admin = broker.admin()
+        self._producer = Producer({**broker.client(), "linger.ms": 0, "log_level": 0})
+        self._consumer = Consumer({**broker.client(), "group.id": "test", "log_level": 0, "enable.auto.commit": False, "auto.offset.reset": "earliest"})
         self._consumer.subscribe([f"dataplane.{PLANE}.reports"])
         self.messages: list[dict[str, Any]] = []
 
@@ -82,9 +111,12 @@ def observed(message: dict[str, Any], resource: UUID) -> dict[str, Any] | None:
 
 
 class AgentProcess:
-    def __init__(self, mesh: Mesh, folder: Path) -> None:
+    def __init__(self, broker: Broker, server: Server, folder: Path) -> None:
+        user = topics.agent_user(PLANE)
         self._environment = {
-            "PATH": os.environ["PATH"], **mesh.environment.agent(PLANE), "AGENT_STATE_DIR": str(folder / "agent state"),
+            "PATH": os.environ["PATH"], "AGENT_STATE_DIR": str(folder / "agent state"),
+            "DATA_PLANE_ID": PLANE, "DATA_PLANE_URL": server.url, "DATA_PLANE_HOST": server.host, "DATA_PLANE_PORT": str(server.port),
+            "KAFKA_BOOTSTRAP": broker.bootstrap, "KAFKA_USERNAME": user, "KAFKA_PASSWORD": broker.password(user),
             "AGENT_START_JITTER": "0", "AGENT_RECONCILE_EVERY": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         }  # fmt: skip
         self.log = folder / "agent.log"
