@@ -87,7 +87,7 @@ class Bus:
         for granted in self.admin.create_acls(bindings).values():
             granted.result(10)
 
-    def until(self, found: Callable[[dict[str, Any]], object], seconds: float = 15) -> dict[str, Any]:
+    def until(self, found: Callable[[dict[str, Any]], object], seconds: float = 30) -> dict[str, Any]:
         """The first message, of those not asked about before, that is what is looked for."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -100,7 +100,7 @@ class Bus:
                 return heard
         raise AssertionError("no such report in time")
 
-    def until_state(self, resource: UUID, state: str, seconds: float = 15) -> dict[str, Any]:
+    def until_state(self, resource: UUID, state: str, seconds: float = 30) -> dict[str, Any]:
         """The observation of a resource in that state."""
         report = self.until(lambda one: (seen := observed(one, resource)) and seen["state"] == state, seconds)
         return observed(report, resource) or {}

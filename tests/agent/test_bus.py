@@ -46,7 +46,7 @@ def agent(broker: OwnBroker, bus: Bus, own_plane: Server, tmp_path_factory: pyte
     agent = AgentProcess(broker.broker, own_plane, tmp_path_factory.mktemp("agent"))
     agent.start()
     try:
-        bus.until(lambda one: one["kind"] == "hello")
+        bus.until(lambda one: one["kind"] == "hello", 60)
         yield agent
     finally:
         agent.stop(signal.SIGKILL)
@@ -81,7 +81,7 @@ def _refused(owner: Member, plane: Server) -> bool:
     return False
 
 
-def _eventually(condition: Callable[[], Any], seconds: float = 15) -> None:
+def _eventually(condition: Callable[[], Any], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not become so in time"
