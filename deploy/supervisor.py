@@ -138,7 +138,7 @@ class Supervisor:
         if await asyncio.to_thread(unit.prepare):
             for name in unit.resets:
                 self.reached[name].clear()
-                await asyncio.to_thread(process.stop, [r for r in [Running.recorded(self.state, name)] if r])
+                await asyncio.to_thread(process.stop, [r for r in [Running.recorded(self.state, name)] if r], signal.SIGKILL)
         return process.start(self.state, unit.command())
 
     async def _until_ready(self, unit: Unit, running: Running) -> bool:

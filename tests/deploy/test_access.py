@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from deploy.stack import Mesh
 from tests.deploy.bus import consumer, pids, write_change
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 _NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 

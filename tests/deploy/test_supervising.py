@@ -18,7 +18,7 @@ from deploy.stack import Mesh
 from deploy.state import State, write_atomically
 from tests.deploy.bus import alive, pids, travels, write_change
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
