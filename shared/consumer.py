@@ -67,7 +67,7 @@ class Consumer:
             batch_timeout_ms=500,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
-            session_timeout_ms=3000,
+            session_timeout_ms=6000,
             heartbeat_interval_ms=1000,
             max_poll_interval_ms=3_600_000,
             fetch_max_wait_ms=500,

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.changes import Context, stream_id
@@ -35,6 +35,8 @@ class Work:
     id: UUID
     attempt: int
     context: Context
+    lease: datetime
+    """Names this lease: work that was scheduled again meanwhile is another piece."""
     overdue: bool = False
     """The budget of attempts has ended: this is the last one."""
 
@@ -129,7 +131,7 @@ FROM (SELECT o.kind, o.target, o.id FROM due o
           o.target IN (SELECT 'org:' || c.org_id FROM test_clocks c) AND o.due_at <= mesh_now(substr(o.target, 5)::uuid)))
       ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED) ready
 WHERE d.kind = ready.kind AND d.target = ready.target AND d.id = ready.id
-RETURNING d.target, d.id, d.attempt, d.context, d.since < now() - $4::interval AS overdue"""
+RETURNING d.target, d.id, d.attempt, d.context, d.leased_until AS lease, d.since < now() - $4::interval AS overdue"""
 
 
 _FAILS = """
@@ -155,7 +157,7 @@ class JobRunner:
         while True:
             async with self.database.transaction() as tx:
                 rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget)
-            works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["overdue"]) for r in rows]
+            works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["lease"], r["overdue"]) for r in rows]
             await asyncio.gather(*(self._attempt(w) for w in works))
             if len(rows) < BATCH:
                 return
@@ -193,15 +195,15 @@ class JobRunner:
             if await tx.value("SELECT true FROM failing_work WHERE kind = $1 AND target = $2 AND id = $3", work.kind, work.target, work.id):
                 await tx.enter(work.target)
                 await tx.run(_WORKS_AGAIN, work.kind, work.target, work.id)
-            await tx.run("DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND attempt = $4", work.kind, work.target, work.id, work.attempt)
+            await tx.run("DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4", work.kind, work.target, work.id, work.lease)
 
     async def _postpone(self, work: Work, error: Exception) -> None:
         delay = timedelta(seconds=min(300.0, 0.5 * 2 ** min(work.attempt, 12)))
         try:
             async with work.transaction() as tx:
                 await tx.run(
-                    "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND attempt = $4",
-                    work.kind, work.target, work.id, work.attempt, delay,
+                    "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
+                    work.kind, work.target, work.id, work.lease, delay,
                 )  # fmt: skip
                 await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)
         except TRANSIENT:

@@ -59,7 +59,7 @@ def _row(change: Change) -> dict[str, Any]:
             return common | rest | {"about": about, "state": r["state"], "attempt": r["attempt"]}
         case "failing_work":
             rest = {"actor": r["worker"], "target": r["target"], "flow_id": r["flow_id"], "about": f"{r['kind']}/{r['target']}/{r['id']}"}
-            return common | rest | {"state": r["state"], "attempt": r["attempt"]}
+            return common | rest | {"state": "retrying", "attempt": r["attempt"]}
         case _:
             return common | {"actor": r["reaction"], "target": None, "flow_id": None, "about": "fuse", "state": "retrying", "attempt": 0}
 
