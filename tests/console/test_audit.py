@@ -1,11 +1,12 @@
 """The audit trail: who did what when, in every service."""
 
+from tests.console.test_flows import ended
 from tests.mesh import Customer, TestMesh, eventually
 
 
 def test_an_admin_sees_who_changed_what_in_every_service_and_never_a_value(customer: Customer) -> None:
     org = customer.org_id
-    assert customer.get("console", f"/flows/{customer.flow_id}?wait=60").json()["state"] == "done"
+    assert ended(customer, customer.flow_id)["state"] == "done"
     assert customer.patch("org", f"/orgs/{org}", {"name": "A secret new name"}).status_code == 200
     page = customer.get("console", f"/orgs/{org}/audit?limit=200")
     assert page.status_code == 200, page.text
