@@ -10,9 +10,9 @@ verify = Flow(
         step("asked", LinkRequest, on="inserted", purpose="verify"),
         step("mail queued", Message, on="inserted", by="notification.mail_the_link", template="verify",
              told="We could not write the mail with your link. Ask for a new one."),
-        step("mailed", Message, by="notification.send_the_mail", within="2 min", template="verify", state="sent",
+        step("mailed", Message, by="notification.send_the_mail", within="2 min", template="verify", state="sent", failing={"state": "failed"},
              told="The mail with your link could not be delivered. Check the address."),
-        step("verified", LinkRequest, within="24 hours", waits_for="the person to follow the link in the mail", purpose="verify", state="used",
+        step("verified", LinkRequest, on="updated", within="24 hours", waits_for="the person to follow the link in the mail", purpose="verify", state="used",
              told="The link has expired. Ask for a new one."),
     ),
 )  # fmt: skip

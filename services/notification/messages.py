@@ -64,7 +64,7 @@ OF_ORG = "SELECT *, address AS to FROM messages WHERE org_id = (SELECT tenant())
 
 
 class TooLate(Exception):
-    """The link in the mail has expired before the mail could be sent."""
+    """A mail whose link has expired is not sent any more."""
 
 
 async def queue(
@@ -102,7 +102,7 @@ async def write_mail(tx: Tx, message_id: UUID) -> EmailMessage | None:
     if stored is None:
         return None
     if stored.expired:
-        raise TooLate
+        raise TooLate("the link expired before the mail could be sent")
     variables = stored.variables
     if stored.template in SECRET and stored.user_id and stored.expires_at:
         variables |= {"link": await links.with_token(tx, stored.template, stored.about, stored.user_id, stored.expires_at)}

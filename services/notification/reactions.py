@@ -49,7 +49,7 @@ async def welcome_the_owners(tx: Tx, database: Database) -> None:
         "org_id": str(database.org_id),
         "database": database.name,
         "database_id": str(database.id),
-        "host": database.data_plane,
+        "data_plane": database.data_plane,
     }
     for owner in await recipients.members(tx, OWNERS):
         await messages.queue(tx, "welcome", owner, database.id, variables)

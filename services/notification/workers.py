@@ -39,7 +39,7 @@ async def _sent(work: Work) -> None:
 
 async def _failed(work: Work, error: Exception, *, last: bool) -> None:
     async with work.transaction() as tx:
-        await messages.mark_attempt(tx, work.id, work.attempt, str(error) or messages.TooLate.__doc__ or "", last=last)
+        await messages.mark_attempt(tx, work.id, work.attempt, str(error), last=last)
 
 
 @housekeeping(every_seconds=3600)

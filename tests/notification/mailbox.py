@@ -1,6 +1,5 @@
-"""How tests read mails and follow their links, and how they stand in for the mail server."""
+"""How tests stand in for the mail server, and know how far the notification service has come."""
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,46 +8,28 @@ from email import message_from_bytes
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.mesh import Customer, Door, TestMesh, eventually
+from tests.flows.people import introduce
+from tests.mesh import Customer, TestMesh, eventually
 
 VERIFY, RESET, TAKEN = "Verify your address", "Set a new password", "You already have an account"
-
-
-def mailed_token(mesh: TestMesh, to: str, subject: str) -> str:
-    """The token in the newest mail of this kind, once it is there."""
-    mail = eventually(lambda: mesh.mails(to, subject), what=f"the mail {subject!r} to {to}")[0]
-    link = re.search(r"http\S+\?token=(\S+)", mail["text"])
-    assert link, mail["text"]
-    return link.group(1)
-
-
-def verify(mesh: TestMesh, person: Customer) -> None:
-    """Follows the link of the mail, as the person does."""
-    token = mailed_token(mesh, person.email, VERIFY)
-    answer = person.post("user", "/users/verify", {"token": token})
-    assert answer.status_code == 204, answer.text
 
 
 def invite(mesh: TestMesh, owner: Customer, person: Customer, role: str = "member") -> None:
     """Makes the person a member; both have followed the link of their mail."""
     path = f"/orgs/{owner.org_id}/invitations"
-    invitation = eventually(lambda: _made(owner, path, {"email": person.email, "role": role}))
-    has_seen_what(person, owner)
-    accepted = person.post("org", f"/invitations/{invitation}/accept")
+    made = owner.post("org", path, {"email": person.email, "role": role})
+    assert made.status_code == 202, made.text
+    introduce(owner, person)
+    accepted = person.post("org", f"/invitations/{made.json()['id']}/accept")
     assert accepted.status_code == 202, accepted.text
-    has_seen_what(owner, person)
+    introduce(owner, person)
 
 
-def has_seen_what(one: Door, other: Door) -> None:
-    """One's next request waits for everything that the other has seen, too."""
-    seen = [door.headers["Mesh-Position"] for door in (one, other) if "Mesh-Position" in door.headers]
-    one.headers["Mesh-Position"] = ", ".join(seen)
-
-
-def _made(owner: Door, path: str, body: dict[str, str]) -> str:
-    answer = owner.post("org", path, body)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
+def caught_up(mesh: TestMesh, source: str, stream: str) -> bool:
+    """Whether notification has reacted to all of another service's stream."""
+    applied = "SELECT seq FROM notification.positions WHERE reader = 'reactions' AND source = $1 AND stream = $2"
+    head = mesh.rows(f'SELECT seq FROM "{source}".streams WHERE stream = $1', stream)
+    return [r["seq"] for r in mesh.rows(applied, source, stream)] == [r["seq"] for r in head]
 
 
 class MailServer:
@@ -81,7 +62,7 @@ def no_mail_server(mesh: TestMesh) -> Iterator[None]:
         yield
     finally:
         mesh.mesh.release("mail")
-        mesh.mesh.wait_healthy()
+        eventually(lambda: mesh.mesh.status()["mail"]["state"] == "up", timeout=60, what="the mail server to be back")
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 import uuid
 from typing import Any
 
+from tests.flows.people import introduce, ready_database, token_of, verify
 from tests.mesh import Customer, TestMesh, eventually
-from tests.notification.mailbox import VERIFY, has_seen_what, invite, mailed_token, no_mail_server, verify
+from tests.notification.mailbox import VERIFY, caught_up, invite, no_mail_server
 
 
 def inbox(person: Customer) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def suspend_and_resume(owner: Customer, reason: str) -> None:
 
 
 def test_a_mail_is_text_and_html_and_knows_its_message(mesh: TestMesh, customer: Customer) -> None:
-    mailed_token(mesh, customer.email, VERIFY)
+    token_of(mesh, customer.email, VERIFY)
     mail = mesh.mails(customer.email, VERIFY)[0]
     message = next(m for m in inbox(customer) if m["template"] == "verify")
     assert mail["message_id"] == f"<{message['id']}@mesh>"
@@ -89,7 +90,7 @@ def test_an_organizations_messages_are_for_its_admins(mesh: TestMesh, customer: 
     assert listed(customer, "verify") == []  # a person's own message, though its reader is the admin who asks
 
     path = f"/orgs/{customer.org_id}/messages"
-    has_seen_what(member, customer)
+    introduce(member, customer)
     assert member.get("notification", path).status_code == 403
     assert stranger.get("notification", path).status_code == 404
     assert sent["id"] not in stranger.get("notification", f"/orgs/{stranger.org_id}/messages").text
@@ -135,3 +136,29 @@ def test_a_suspension_is_told_to_owners_and_admins_each_time(mesh: TestMesh, cus
         texts = [m["text"] for m in mesh.mails(person.email, "Acme is suspended")]
         assert sorted("first reason" in t for t in texts) == [False, True]
     assert mesh.mails(member.email, "Acme is") == []
+
+
+def make_a_database(owner: Customer, org: str, name: str) -> None:
+    path = f"/orgs/{org}/databases"
+    made = owner.post("provisioning", path, {"name": name})
+    assert made.status_code == 202, made.text
+    eventually(lambda: owner.get("provisioning", f"{path}/{made.json()['id']}").json()["state"] == "ready", timeout=40, what=f"database {name}")
+
+
+def test_the_owner_is_welcomed_when_the_first_database_is_ready_and_not_again(mesh: TestMesh, customer: Customer) -> None:
+    database = ready_database(customer)
+    mail = eventually(lambda: mesh.mails(customer.email, "is ready"))[0]
+    assert mail["subject"] == f"Your database {database['name']} is ready"
+    assert f"/orgs/{customer.org_id}/databases/{database['id']}/credentials" in mail["text"]
+    verify(mesh, customer)
+    make_a_database(customer, customer.org_id, "second")
+    eventually(lambda: caught_up(mesh, "provisioning", f"org:{customer.org_id}"))
+    assert len(listed(customer, "welcome")) == 1
+
+
+def test_an_organization_that_came_without_a_sign_up_is_not_welcomed(mesh: TestMesh, customer: Customer) -> None:
+    verify(mesh, customer)
+    org = customer.post("org", "/orgs", {"name": "Second"}).json()["id"]
+    make_a_database(customer, org, "first")
+    eventually(lambda: caught_up(mesh, "provisioning", f"org:{org}"))
+    assert customer.get("notification", f"/orgs/{org}/messages").json()["items"] == []

@@ -9,8 +9,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.flows.people import token_of, verify
 from tests.mesh import PASSWORD, Customer, TestMesh, eventually
-from tests.notification.mailbox import RESET, TAKEN, VERIFY, mailed_token, verify
+from tests.notification.mailbox import RESET, TAKEN, VERIFY
 
 NEW_PASSWORD = "another wide and slow sea"
 
@@ -18,7 +19,7 @@ NEW_PASSWORD = "another wide and slow sea"
 def ask_for_reset(mesh: TestMesh, email: str) -> str:
     answer = mesh.anyone.post("user", "/password-resets", {"email": email})
     assert answer.status_code == 202, answer.text
-    return mailed_token(mesh, email, RESET)
+    return token_of(mesh, email, RESET)
 
 
 def sign_in(mesh: TestMesh, email: str, password: str) -> httpx.Response:
@@ -33,7 +34,7 @@ def looks(answer: httpx.Response) -> tuple[set[str], set[str]]:
 
 def test_the_link_in_the_mail_verifies_the_address_once(mesh: TestMesh, customer: Customer) -> None:
     assert customer.get("user", "/me").json()["verified_at"] is None
-    token = mailed_token(mesh, customer.email, VERIFY)
+    token = token_of(mesh, customer.email, VERIFY)
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
     assert customer.get("user", "/me").json()["verified_at"] is not None
     again = mesh.anyone.post("user", "/users/verify", {"token": token})
@@ -74,12 +75,12 @@ def test_a_reset_for_an_unknown_address_looks_the_same_and_mails_nobody(mesh: Te
     unknown = mesh.anyone.post("user", "/password-resets", {"email": nobody})
     known = mesh.anyone.post("user", "/password-resets", {"email": customer.email})
     assert (unknown.status_code, *looks(unknown)) == (202, *looks(known))
-    mailed_token(mesh, customer.email, RESET)
+    token_of(mesh, customer.email, RESET)
     assert mesh.mails(nobody) == []
 
 
 def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, customer: Customer) -> None:
-    token = mailed_token(mesh, customer.email, VERIFY)
+    token = token_of(mesh, customer.email, VERIFY)
     refused = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD})
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
     assert mesh.anyone.post("user", "/users/verify", {"token": ask_for_reset(mesh, customer.email)}).status_code == 422
@@ -89,7 +90,7 @@ def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, customer: C
 @pytest.mark.parametrize("forgery", ["another key", "an unknown key", "changed", "expired", "for others", "no token"])
 def test_a_forged_or_expired_link_is_refused(mesh: TestMesh, customer: Customer, forgery: str) -> None:
     """The expired one is signed with the real key, so that nothing but its end speaks against it."""
-    token = mailed_token(mesh, customer.email, VERIFY)
+    token = token_of(mesh, customer.email, VERIFY)
     header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
     real = mesh.rows("SELECT private_key FROM notification.link_keys WHERE id = $1", uuid.UUID(header["kid"]))[0]["private_key"]
     past = datetime.now(UTC) - timedelta(seconds=5)
@@ -122,7 +123,7 @@ def test_signing_up_with_an_address_that_exists_looks_the_same_and_tells_its_hol
 
 
 def test_the_token_is_in_the_mail_and_nowhere_else(mesh: TestMesh, customer: Customer) -> None:
-    token = mailed_token(mesh, customer.email, VERIFY)
+    token = token_of(mesh, customer.email, VERIFY)
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
     signature = token.rpartition(".")[2]
     for table in ("notification.messages", "notification.due", "notification.changes", '"user".link_requests', '"user".changes', "notification.link_keys"):
