@@ -12,11 +12,13 @@ import typer
 from rich.markup import escape
 
 from deploy import doctor as checks
-from deploy import mail, terminal
+from deploy import flows, mail, terminal
+from deploy.demo import demo
 from deploy.errors import MeshError
 from deploy.plan import parse_replicas
 from deploy.process import recorded
-from deploy.stack import Mesh, Step
+from deploy.progress import Reporter
+from deploy.stack import Mesh
 from deploy.state import State
 from deploy.status import Document, Observer
 
@@ -27,6 +29,8 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
 )  # fmt: skip
 app.add_typer(mail.app, name="mail")
+app.add_typer(flows.app, name="flows")
+app.command()(demo)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer JSON.")]
 
@@ -50,27 +54,6 @@ def up(
     )  # fmt: skip
     terminal.line(f"\n[green]The mesh is up[/] after {time.monotonic() - began:.1f} s.")
     _links(mesh.status())
-
-
-class Reporter:
-    """Prints each step of a start as it happens."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def __call__(self, step: Step) -> None:
-        if step.state == "working":
-            self._working(step)
-        elif step.step != "up":
-            detail = f"  {escape(step.detail)}" if step.detail else ""
-            seconds = f"{step.seconds:5.1f} s" if step.state == "ready" else " " * 7
-            terminal.line(f"  {step.step:<18} {seconds}  {terminal.word(step.state)}{detail}")
-
-    def _working(self, step: Step) -> None:
-        """At most a line a second."""
-        if time.monotonic() - self._last > 1:
-            self._last = time.monotonic()
-            terminal.line(f"  {step.step:<18} {escape(step.detail)}")
 
 
 def _links(document: Document) -> None:
