@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -20,9 +21,10 @@ class Disk:
         self._tenants.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def next_epoch(self) -> int:
-        """The number of this start, higher than that of every start before; on disk before it is used."""
+        """The number of this start, higher than that of every start before, on a new disk too; written before it is used."""
         path = self._folder / "epoch.json"
-        epoch = 1 + (int(json.loads(path.read_bytes())["epoch"]) if path.exists() else 0)
+        last = int(json.loads(path.read_bytes())["epoch"]) if path.exists() else 0
+        epoch = max(last + 1, int(time.time()))
         _replace(path, json.dumps({"epoch": epoch}).encode())
         return epoch
 

@@ -23,6 +23,12 @@ async def ask(tx: Tx, topic: str, data_plane: str) -> None:
     await tx.schedule(MAKE, grant.id)
 
 
+async def make_sure(tx: Tx) -> None:
+    """What was said is not heard: topic and right are looked after again, should Kafka have lost them."""
+    for grant in await tx.all(KafkaGrant, "SELECT * FROM kafka_grants"):
+        await tx.schedule(MAKE, grant.id)
+
+
 async def get(tx: Tx, grant_id: UUID) -> KafkaGrant:
     return await tx.one(KafkaGrant, "SELECT * FROM kafka_grants WHERE org_id = (SELECT tenant()) AND id = $1", grant_id)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from schemas.feed import Observed
-from services.provisioning import feed
+from services.provisioning import feed, kafka_grants
 from shared.tx import Tx
 
 R = TypeVar("R", bound=BaseModel)
@@ -72,11 +72,17 @@ async def observe_all(tx: Tx, kind: Kind[R], present: list[UUID]) -> list[R]:
     lost = await tx.all(
         kind.row, f"SELECT * FROM {kind.table} WHERE NOT {kind.removed} AND generation > 0 AND observed = generation AND {kind.key} <> ALL($1)", present
     )
-    await kind.say(tx, lost)
+    await _say_again(tx, kind, lost)
     return gone
 
 
 async def repeat(tx: Tx, kind: Kind[R], id: UUID) -> None:
     """Says it again when the data plane has not confirmed it."""
     late = await tx.all(kind.row, f"UPDATE {kind.table} SET repeats = repeats + 1 WHERE {kind.key} = $1 AND observed < generation RETURNING *", id)
-    await kind.say(tx, late)
+    await _say_again(tx, kind, late)
+
+
+async def _say_again(tx: Tx, kind: Kind[R], unheard: list[R]) -> None:
+    if unheard:
+        await kafka_grants.make_sure(tx)
+        await kind.say(tx, unheard)

@@ -39,6 +39,7 @@ async def want(tx: Tx, state: Literal["active", "suspended"]) -> None:
 
 async def assign_again(tx: Tx, seen: int) -> None:
     """The agent knows no assignment, or another one: says it once more, above what was seen."""
+    await kafka_grants.make_sure(tx)
     await _say(
         tx,
         await tx.all(

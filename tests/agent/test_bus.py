@@ -173,7 +173,8 @@ def test_it_stops_quickly_and_starts_again_with_a_higher_epoch(bus: Bus, plane: 
     assert seconds < 3
     agent.start()
     report = bus.until(lambda one: one["kind"] == "report" and one["complete"] and one["org_id"] == str(org.id))
-    assert (report["agent_epoch"], report["assignment_generation"]) == (before["agent_epoch"] + 1, 1)
+    assert report["agent_epoch"] > before["agent_epoch"]
+    assert report["assignment_generation"] == 1
     assert {(one["kind"], one["state"]) for one in report["resources"]} == {(kind, "ready") for kind in ("organization", "database", "login")}
 
 

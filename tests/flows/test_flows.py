@@ -134,7 +134,8 @@ def test_a_database_is_created_changed_deleted_and_brought_back(mesh: TestMesh, 
     execute(dsn, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (5)", "SELECT 1")
     finished(customer, customer.patch("provisioning", one, {"connection_limit": 2}).json()["flow_id"])
     assert customer.get("provisioning", one).json()["limits"]["connections"] == 2
-    finished(customer, customer.delete("provisioning", one).json()["flow_id"])
+    deleting = customer.delete("provisioning", one).json()["flow_id"]
+    assert customer.get("console", f"/flows/{deleting}?wait=40").json()["state"] == "waiting_timer", "its data is kept for a day"
     assert not may_log_in(dsn)
     finished(customer, customer.post("provisioning", f"{one}/undelete").json()["flow_id"])
     eventually(lambda: may_log_in(dsn))

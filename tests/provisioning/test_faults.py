@@ -1,5 +1,6 @@
 """Provisioning or the agent is killed in the middle, and all converges."""
 
+import shutil
 import signal
 
 import pytest
@@ -51,3 +52,14 @@ def test_while_the_agent_is_away_all_waits_and_is_made_when_it_is_back(home: Hom
     home.becomes("ready", timeout=60)
     eventually(lambda: may_log_in(dsn), timeout=30)
     assert ready_database(late)["name"] == "main"
+
+
+def test_an_agent_that_has_lost_its_disk_is_still_heard(home: Home, mesh: TestMesh) -> None:
+    dsn = home.dsn()
+    mesh.mesh.hold("agent-local")
+    mesh.mesh.kill("agent-local")
+    shutil.rmtree(mesh.mesh.state.root / "agents" / "local")
+    mesh.mesh.release("agent-local")
+    assert home.owner.patch("provisioning", home.path, {"connection_limit": 4}).status_code == 202
+    home.becomes("ready", timeout=60)
+    assert may_log_in(dsn)
