@@ -109,9 +109,7 @@ class Spares:
                 await connection.execute("".join(f"CREATE ROLE {quoted(group)} NOLOGIN;" for group in groups(name)))
                 await connection.execute(f"CREATE DATABASE {quoted(name)} TEMPLATE template0 CONNECTION LIMIT 0")
             async with self._server.inside(name) as connection:
-                await connection.execute(
-                    ";".join([*_furnish(name), f"COMMENT ON DATABASE {quoted(name)} IS 'mesh:spare'"])
-                )
+                await connection.execute(";".join([*_furnish(name), f"COMMENT ON DATABASE {quoted(name)} IS 'mesh:spare'"]))
         return name
 
     async def _tidy(self) -> None:
@@ -120,7 +118,8 @@ class Spares:
             found = await connection.fetch(
                 "SELECT d.datname AS name, coalesce(shobj_description(d.oid, 'pg_database') = 'mesh:spare', false)"
                 "       AND (SELECT count(*) = 2 FROM pg_roles WHERE rolname IN (d.datname || '_admin', d.datname || '_member')) AS ready"
-                "  FROM pg_database d WHERE starts_with(d.datname, $1)", SPARE,
+                "  FROM pg_database d WHERE starts_with(d.datname, $1)",
+                SPARE,
             )
             roles = await connection.fetch("SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)", SPARE)
             ready = [row["name"] for row in found if row["ready"] and row["name"] not in self._made]
@@ -131,6 +130,7 @@ class Spares:
             for role in {row["rolname"] for row in roles} - kept:
                 await connection.execute(f"DROP ROLE IF EXISTS {quoted(role)}")
         self._ready += ready
+
 
 async def create(server: Server, spares: Spares, org_id: UUID, resource: UUID, name: str, connection_limit: int) -> None:
     """Make the database usable under its name, at once or not at all.

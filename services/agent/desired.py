@@ -57,11 +57,7 @@ class Tenant(BaseModel):
         organization = self.resources.get(self.org_id)
         return self.assigned and (
             organization is None
-            or (
-                not organization.removed
-                and isinstance(organization.resource, OrganizationResource)
-                and organization.resource.desired.state == "active"
-            )
+            or (not organization.removed and isinstance(organization.resource, OrganizationResource) and organization.resource.desired.state == "active")
         )
 
     @property

@@ -37,9 +37,7 @@ async def create(server: Server, login: Login, database: str) -> None:
     username = quoted(login.desired.username)
     comment = literal(mark(login.org_id, login.resource))
     async with server.admin() as connection:
-        await connection.execute(
-            f"CREATE ROLE {username} NOLOGIN; COMMENT ON ROLE {username} IS {comment};" + _enabled(login, database)
-        )
+        await connection.execute(f"CREATE ROLE {username} NOLOGIN; COMMENT ON ROLE {username} IS {comment};" + _enabled(login, database))
 
 
 async def change(server: Server, actual: ActualRole, login: Login, database: str) -> datetime:
@@ -86,7 +84,8 @@ async def end_older(server: Server, usernames: Iterable[str], started_before: da
     async with server.admin() as connection:
         await connection.execute(
             "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = ANY($1) AND backend_start < $2",
-            sorted(usernames), started_before,
+            sorted(usernames),
+            started_before,
         )
 
 
@@ -96,7 +95,8 @@ async def drop(server: Server, username: str) -> None:
     async with server.admin() as connection:
         holding = await connection.fetch(
             "SELECT DISTINCT d.datname, d.datallowconn FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid"
-            " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)", username,
+            " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)",
+            username,
         )
     for row in holding:
         await _hand_over(server, username, row["datname"], open_already=row["datallowconn"])
@@ -111,9 +111,7 @@ async def _hand_over(server: Server, username: str, database: str, *, open_alrea
         await _execute(server, switch + "true")
     try:
         async with server.inside(database) as connection:
-            await connection.execute(
-                f"REASSIGN OWNED BY {quoted(username)} TO {quoted(groups(database)[0])}; DROP OWNED BY {quoted(username)}"
-            )
+            await connection.execute(f"REASSIGN OWNED BY {quoted(username)} TO {quoted(groups(database)[0])}; DROP OWNED BY {quoted(username)}")
     finally:
         if not open_already:
             await _execute(server, switch + "false")

@@ -69,8 +69,12 @@ class Reader:
         backoff = Backoff(0.2, 2)
         while True:
             consumer = AIOKafkaConsumer(
-                **self._access, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest",
-                fetch_max_wait_ms=self._max_wait_ms, retry_backoff_ms=200,
+                **self._access,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=self._max_wait_ms,
+                retry_backoff_ms=200,
             )
             try:
                 await consumer.start()

@@ -203,17 +203,18 @@ class Reconciler:
             state: State = "failed" if error else _state(wanted, held)
             known = last if last and last.generation == held.resource.generation and last.state == state else None
             now[resource] = Observed(
-                resource=resource, kind=held.resource.kind, generation=held.resource.generation, state=state, error=error,
-                flow_id=held.resource.flow_id, traceparent=traceparent or (known.traceparent if known else _passed_on(held)),
+                resource=resource,
+                kind=held.resource.kind,
+                generation=held.resource.generation,
+                state=state,
+                error=error,
+                flow_id=held.resource.flow_id,
+                traceparent=traceparent or (known.traceparent if known else _passed_on(held)),
             )
             if not error:
                 self._note(tenant, held)
         gone = [one for one in now.values() if one.state == "gone" and one.resource != wanted.org_id]
-        gone += [
-            _unasked(step.resource, kind, "gone")
-            for step in steps
-            if (kind := _dropped_unasked(step, wanted)) and not outcomes[step.resource][0]
-        ]
+        gone += [_unasked(step.resource, kind, "gone") for step in steps if (kind := _dropped_unasked(step, wanted)) and not outcomes[step.resource][0]]
         differs = [one for one in now.values() if one != before.get(one.resource)]
         self._observed[wanted.org_id] = {resource: one for resource, one in now.items() if one not in gone}
         if told := list({one.resource: one for one in (*differs, *gone)}.values()):

@@ -101,16 +101,26 @@ class Reports:
     def _report(self, org_id: UUID, resources: list[Observed], *, complete: bool) -> tuple[bytes, bytes]:
         self._counter += 1
         report = Report(
-            data_plane=self._settings.data_plane_id, agent_epoch=self._epoch, counter=self._counter, at=_now(), org_id=org_id,
-            assignment_generation=self._holding(org_id).assignment_generation, complete=complete, resources=resources,
+            data_plane=self._settings.data_plane_id,
+            agent_epoch=self._epoch,
+            counter=self._counter,
+            at=_now(),
+            org_id=org_id,
+            assignment_generation=self._holding(org_id).assignment_generation,
+            complete=complete,
+            resources=resources,
         )
         return str(org_id).encode(), report.model_dump_json().encode()
 
     def _hello_now(self) -> tuple[bytes, bytes]:
         self._counter += 1
         hello = Hello(
-            data_plane=self._settings.data_plane_id, agent_epoch=self._epoch, counter=self._counter, at=_now(),
-            host=self._settings.data_plane_host, port=self._settings.data_plane_port,
+            data_plane=self._settings.data_plane_id,
+            agent_epoch=self._epoch,
+            counter=self._counter,
+            at=_now(),
+            host=self._settings.data_plane_host,
+            port=self._settings.data_plane_port,
             databases=sum(self._holding(org_id).databases for org_id in self._tenants()),
         )
         return b"hello", hello.model_dump_json().encode()

@@ -34,8 +34,14 @@ class Server:
         """
         if self._pool is None:
             self._pool = asyncpg.create_pool(
-                self._url, min_size=0, max_size=self._size, timeout=5, command_timeout=70, statement_cache_size=20,
-                max_inactive_connection_lifetime=60, server_settings=QUIET,
+                self._url,
+                min_size=0,
+                max_size=self._size,
+                timeout=5,
+                command_timeout=70,
+                statement_cache_size=20,
+                max_inactive_connection_lifetime=60,
+                server_settings=QUIET,
             )
         await self._pool
         async with self._pool.acquire(timeout=30) as connection:
@@ -50,7 +56,9 @@ class Server:
         url = urlsplit(self._url)
         connection = await asyncpg.connect(
             urlunsplit(url._replace(path="/" + quote(database, safe=""))),
-            timeout=5, command_timeout=70, server_settings={**QUIET, "search_path": "", "event_triggers": "off"},
+            timeout=5,
+            command_timeout=70,
+            server_settings={**QUIET, "search_path": "", "event_triggers": "off"},
         )
         try:
             yield connection

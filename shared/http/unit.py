@@ -216,8 +216,8 @@ async def _wait_for_positions(request: Request) -> Response | None:
         wanted = [Position.parse(t) for t in header.split(",") if t.strip()]
     except ValueError:
         return standard(422, "Mesh-Position must hold tokens as they came in an answer, separated by commas.")
-    applier = request.app.state.applier
-    pairs = [(r, p) for p in wanted for r in READERS if applier.follows(r, p.source, p.stream)]
+    applier, read = request.app.state.applier, settings().mesh_services.split(",")
+    pairs = [(r, p) for p in wanted if p.source in read for r in READERS if applier.follows(r, p.source, p.stream)]
     deadline = time.monotonic() + _POSITION_WAIT
     pause = 0.002
     while pairs:
