@@ -30,7 +30,7 @@ class Environment:
             "OPERATOR_TOKEN_HASH": hashlib.sha256(self.operator_token.encode()).hexdigest(),
             **self._kafka(service),
             **self._of_one_service(service),
-            **_tracing(),
+            **tracing(),
         }
 
     def agent(self, plane: str) -> dict[str, str]:
@@ -42,7 +42,7 @@ class Environment:
             "DATA_PLANE_PORT": str(server.port),
             "AGENT_STATE_DIR": str(self.state.root / "agents" / plane),
             **self._kafka(agent_user(plane)),
-            **_tracing(),
+            **tracing(),
         }
 
     def mail(self) -> dict[str, str]:
@@ -87,6 +87,6 @@ class Environment:
         return {}
 
 
-def _tracing() -> dict[str, str]:
+def tracing() -> dict[str, str]:
     """The standard variables of OpenTelemetry, as the caller has them."""
     return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}

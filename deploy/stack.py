@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy import jars, ports, postgres, process
 from deploy.databases import Databases
-from deploy.environment import Environment
+from deploy.environment import Environment, tracing
 from deploy.errors import MeshError
 from deploy.kafka import Broker
 from deploy.plan import Plan, data_plane_names, with_ports
@@ -93,7 +93,7 @@ class Mesh:
         postgres.prepare_binaries()
         plan.save(self.state)
         self.state.progress.write_text("")
-        process.start(self.state, Command(SUPERVISOR, [sys.executable, "-m", "deploy.supervisor", str(self.state.root)]))
+        process.start(self.state, Command(SUPERVISOR, [sys.executable, "-m", "deploy.supervisor", str(self.state.root)], tracing()))
 
     def _follow(self, report: Report, timeout: float) -> None:
         deadline = time.monotonic() + timeout

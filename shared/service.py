@@ -96,12 +96,12 @@ class Service:
 
     async def _not_ready(self) -> str | None:
         try:
-            await asyncio.wait_for(self.database.pool.fetchval("SELECT 1"), timeout=2)
+            keys = await asyncio.wait_for(self.database.pool.fetchval("SELECT count(*) FROM signing_keys"), timeout=2)
         except Exception as error:  # noqa: BLE001 - whatever keeps the database away, we are not ready
             return f"the database does not answer: {type(error).__name__}"
         if not self.consumers or not all(one.joined.yes for one in self.consumers):
             return "changes are not being read yet: waiting for Kafka"
-        return None
+        return None if keys else "no access token can be checked yet: waiting for the first signing key of the user service"
 
 
 @retry(retry=retry_if_exception_type(TRANSIENT), wait=wait_exponential(multiplier=0.1, max=2), before_sleep=before_sleep_log(log, logging.WARNING))

@@ -1,7 +1,7 @@
 """Flows: the read model of every flow in flight or ended, and who may see it."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -212,8 +212,8 @@ async def _act_for(tx: Tx, caller: Caller, org_id: UUID | None) -> None:
 
 
 async def _starting(tx: Tx, flow_id: UUID) -> FlowView:
-    minted, now = minted_at(flow_id), datetime.now(UTC)
-    if minted is None or minted > now + STARTING_FOR:
+    minted = minted_at(flow_id)
+    if minted is None or minted > await tx.value("SELECT clock_timestamp()") + STARTING_FOR:
         raise NotFound
     newest = (await sources.age(tx)).now
     if newest and newest > minted + STARTING_FOR:

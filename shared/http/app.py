@@ -13,6 +13,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from shared.http import problems
 from shared.log import about
@@ -40,7 +41,6 @@ def create_app(service: str, router: APIRouter, lifespan: Any = None) -> FastAPI
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=MAX_BODY,
         strict_content_type=True,
         telemetry=TelemetryConfig(operation_spans=False, metrics=False, logs=False, exclude=lambda scope: scope["path"] in _QUIET),
     )
@@ -50,6 +50,7 @@ def create_app(service: str, router: APIRouter, lifespan: Any = None) -> FastAPI
     _add_docs(app, service)
     if settings().cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings().cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"])
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY)
     app.middleware("http")(_observe)
     return app
 
@@ -72,7 +73,7 @@ async def _observe(request: Request, call_next: Callable[[Request], Awaitable[Re
 
 
 def _refused_unread(request: Request) -> Response | None:
-    """The answer to a body that no door reads. One that does not tell its length is counted while it is read, by FastAPI."""
+    """The answer to a body that no door reads. One that does not tell its length is counted while it is read."""
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > MAX_BODY:
         return problems.standard(413)

@@ -1,12 +1,14 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from services.agent.server import Server as Door
+from tests.agent.house import House
 from tests.agent.server import Server, running
 from tests.agent.world import World
 
@@ -33,7 +35,7 @@ async def world(own_server: Server, door: Door, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-def within() -> Callable[..., object]:
+def within() -> Callable[..., Awaitable[Any]]:
     async def until(condition: Callable[[], object], seconds: float = 5) -> object:
         """Wait for a condition, plain or awaitable, and answer what it became."""
         end = time.monotonic() + seconds
@@ -47,3 +49,11 @@ def within() -> Callable[..., object]:
             await asyncio.sleep(0.01)
 
     return until
+
+
+@pytest_asyncio.fixture
+async def house(world: World, within: Callable[..., Awaitable[Any]]) -> House:
+    house = House(world)
+    world.hear(house.org.assignment(), house.org.organization(), house.db.record(), house.owner.record(), house.member.record())
+    await within(lambda: house.state(house.owner.id) == house.state(house.member.id) == "ready")
+    return house

@@ -61,7 +61,8 @@ def test_a_failed_connector_task_runs_again_once_its_lost_right_is_back(bus: Mes
     nothing_to_write = AclBindingFilter(
         ResourceType.TOPIC, "org.changes", ResourcePatternType.LITERAL, "User:connect", "*", AclOperation.ANY, AclPermissionType.ANY
     )
-    bus.broker.admin().delete_acls([nothing_to_write])[nothing_to_write].result(timeout=10)
+    admin = bus.broker.admin()
+    admin.delete_acls([nothing_to_write])[nothing_to_write].result(timeout=10)
     write_change(bus, "org:after-failure")
     assert travels(bus, "org:after-failure", within=40)
     bus.wait_healthy(30)
@@ -71,7 +72,8 @@ def test_a_removed_connector_and_a_removed_topic_are_made_again(bus: Mesh) -> No
     connect = bus.status()["connect"]
     login = (connect["username"], connect["password"])
     requests.delete(f"{connect['url']}/connectors/mesh-changes", auth=login, timeout=5).raise_for_status()
-    bus.broker.admin().delete_topics(["user.changes"])["user.changes"].result(timeout=10)
+    admin = bus.broker.admin()
+    admin.delete_topics(["user.changes"])["user.changes"].result(timeout=10)
     write_change(bus, "user:after-removal", "user")
     assert travels(bus, "user:after-removal", "user", within=60)
 

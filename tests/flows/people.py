@@ -13,7 +13,9 @@ _TOKEN = re.compile(r"\?token=([\w.-]+)")
 
 def finished(who: Customer, flow_id: str) -> dict[str, Any]:
     """The flow, done."""
-    flow: dict[str, Any] = who.get("console", f"/flows/{flow_id}?wait=40").json()
+    answer = who.get("console", f"/flows/{flow_id}?wait=40")
+    assert answer.status_code == 200, answer.text
+    flow: dict[str, Any] = answer.json()
     assert flow["state"] == "done", flow
     return flow
 
