@@ -10,7 +10,7 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
-.PHONY: help env demo test test-fast lint up down schemas openapi docs asyncapi clean
+.PHONY: help env demo test test-apart test-fast lint up down schemas openapi docs asyncapi clean
 
 help: ## Show these targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: env ## Start a mesh of its own on free ports, run the demo on it, stop it 
 
 test: env ## Run the whole suite on a mesh of its own.
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-apart: env ## Run the flows with two databases, two connectors and two data planes: nothing may work only because all share one.
+	@$(BIN)/python -m pytest tests/flows --databases=2 --data-planes=2 $(ARGS)
 
 test-fast: env ## Run the suite on a mesh that is kept running between runs (ended by: make test-fast-down).
 	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/deploy --ignore=tests/faults $(ARGS)

@@ -159,3 +159,15 @@ def test_a_password_is_reset_by_its_link_and_every_session_ends(mesh: TestMesh, 
     assert customer.get("user", "/me").status_code == 401
     assert mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": PASSWORD}).status_code == 401
     assert mesh.sign_in(customer.email, "another long river")
+
+
+def test_databases_are_placed_on_every_data_plane_there_is(mesh: TestMesh) -> None:
+    planes = {plane["id"]: plane["port"] for plane in mesh.status["data_planes"]}
+    used = set()
+    for _ in range(2 * len(planes)):
+        someone = mesh.sign_up()
+        database = ready_database(someone)
+        assert database["port"] == planes[database["data_plane"]], "it lives where it is said to live"
+        assert may_log_in(credentials(someone, someone.org_id, database["id"]))
+        used.add(database["data_plane"])
+    assert used == set(planes)
