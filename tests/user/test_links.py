@@ -87,6 +87,12 @@ def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, customer: C
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
 
 
+def test_a_link_to_verify_lives_a_day_and_one_to_reset_half_an_hour(mesh: TestMesh, customer: Customer) -> None:
+    for token, life in ((token_of(mesh, customer.email, VERIFY), timedelta(hours=24)), (ask_for_reset(mesh, customer.email), timedelta(minutes=30))):
+        end = datetime.fromtimestamp(jwt.decode(token, options={"verify_signature": False})["exp"], UTC)
+        assert life - timedelta(seconds=30) < end - datetime.now(UTC) <= life
+
+
 @pytest.mark.parametrize("forgery", ["another key", "an unknown key", "changed", "expired", "for others", "no token"])
 def test_a_forged_or_expired_link_is_refused(mesh: TestMesh, customer: Customer, forgery: str) -> None:
     """The expired one is signed with the real key, so that nothing but its end speaks against it."""
