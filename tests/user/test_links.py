@@ -45,6 +45,7 @@ def test_a_verified_person_may_do_in_every_service_what_needs_it(mesh: TestMesh,
     assert customer.post("org", "/orgs", {"name": "Second"}).status_code == 403
     verify(mesh, customer)
     assert customer.post("org", "/orgs", {"name": "Second"}).status_code == 202
+    assert [(o["name"], o["role"]) for o in customer.get("org", "/orgs").json()["items"]] == [("Acme", "owner"), ("Second", "owner")]
 
 
 def test_a_reset_sets_the_password_and_ends_every_session(mesh: TestMesh, customer: Customer) -> None:
