@@ -6,17 +6,20 @@ around every reaction, so that one poison change costs one reaction on one strea
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import datetime
+from types import MappingProxyType
 
 from shared import parking, positions, replicas
 from shared.changes import HEADS, Change, stream_id, stream_kind
-from shared.log import log
+from shared.log import log, working_on
 from shared.metrics import metrics
 from shared.positions import FOLLOWERS, REACTIONS, READERS, REPLICAS, Key, Progress
 from shared.reactions import Follower, Reaction, sources_of
 from shared.replicas import Replica
-from shared.trace import span
+from shared.trace import span, trace_id
 from shared.tx import TRANSIENT, Database, Tx
 
 Groups = dict[Key, list[Change]]
@@ -37,8 +40,13 @@ class Call:
 class Applier:
     """Applies changes to one service: its replicas, its reactions, and its followers."""
 
-    def __init__(self, database: Database, reactions: Iterable[Reaction], replicas_by_source: dict[str, Replica], followers: Iterable[Follower] = ()) -> None:
+    def __init__(
+        self, database: Database, reactions: Iterable[Reaction], replicas_by_source: dict[str, Replica],
+        followers: Iterable[Follower] = (), activated: Mapping[str, datetime] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """``activated``: since when each reaction acts, by its name; one that is not named acts on everything."""
         self.database = database
+        self.activated = activated
         self.service = database.service
         self.reactions: dict[str, list[Reaction]] = defaultdict(list)
         for reaction in reactions:
@@ -154,7 +162,7 @@ class Applier:
     def _calls(self, change: Change) -> list[Call]:
         calls = []
         for reaction in self.reactions.get(f"{change.source}.{change.table}", ()):
-            if not reaction.pattern.matches(change):
+            if not reaction.concerns(change, self.activated.get(reaction.name)):
                 continue
             try:
                 if change.context.hops >= parking.MAX_HOPS:
@@ -269,7 +277,8 @@ class _Runner:
         except TRANSIENT:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an author's code raises is parked, that is the point
-            log.warning("a reaction failed and is parked", extra={"reaction": call.reaction.name, "change": call.change.name}, exc_info=error)
+            with working_on_call(call):
+                log.warning("a reaction failed and is parked", extra={"reaction": call.reaction.name, "change": call.change.name}, exc_info=error)
             await self._park(call, parking.Failure(error))
 
     async def _park(self, call: Call, failure: parking.Failure) -> None:
@@ -292,10 +301,15 @@ def act_for(tx: Tx, call: Call) -> None:
     tx.act_as(stream_id(call.target, "org"), stream_id(call.target, "user") or stream_id(change.stream, "user"), context, change)
 
 
+def working_on_call(call: Call) -> AbstractContextManager[None]:
+    context = call.change.context
+    return working_on(flow_id=context.flow_id, org_id=stream_id(call.target, "org"), trace_id=trace_id(context.traceparent))
+
+
 async def invoke(tx: Tx, call: Call) -> None:
     """Runs one reaction for one change."""
     act_for(tx, call)
-    with span(call.reaction.name, call.change.traceparent) as traceparent:
+    with working_on_call(call), span(call.reaction.name, call.change.traceparent) as traceparent:
         if traceparent:
             tx.act_as(tx.org_id, tx.user_id, replace(tx.context, traceparent=traceparent), call.change)
         row = call.reaction.pattern.row.of(call.change)

@@ -13,7 +13,8 @@ class Refused(Exception):
 
     status: ClassVar[int] = 409
     constraint: ClassVar[str | None] = None
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
+    """Seconds, where waiting helps; of the class, or of the one refusal."""
     keeps_effects: ClassVar[bool] = False
     """Commits what was written although the request is refused: a counted failure, a revoked family of tokens."""
     by_constraint: ClassVar[dict[str, type["Refused"]]] = {}

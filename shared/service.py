@@ -20,7 +20,7 @@ from shared.healing import Retrier, every
 from shared.http.app import create_app
 from shared.listening import listeners_of
 from shared.log import log, set_up_logs
-from shared.reactions import followers_of, reactions_of
+from shared.reactions import activate, followers_of, reactions_of
 from shared.replicas import replicas_of
 from shared.settings import settings
 from shared.trace import set_up_traces
@@ -47,7 +47,8 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         database = await _connect(self.name)
-        applier = Applier(database, reactions_of(self.name), await replicas_of(database.pool, self.name), followers_of(self.name))
+        reactions, replicas = reactions_of(self.name), await replicas_of(database.pool, self.name)
+        applier = Applier(database, reactions, replicas, followers_of(self.name), await activate(database, reactions))
         app.state.database, app.state.applier, app.state.ready = database, applier, self._not_ready
         broker = kafka_broker(settings(), self.name)
         self.consumers = [

@@ -35,7 +35,10 @@ class Settings(BaseSettings):
     access_token_seconds: int = Field(default=600, description="Life of an access token")
     refresh_token_days: int = Field(default=30, description="Life of a refresh token")
     sign_in_failures: int = Field(default=5, description="Failures for an address in 15 minutes before back-off")
-    rate_limit_per_minute: int = Field(default=600, description="Unauthenticated requests a minute and address; loopback is exempt")
+    rate_limit_per_minute: int = Field(default=600, ge=1, description="Requests a minute that one address may make without an identity")
+    rate_limit_caller_per_minute: int = Field(default=1200, ge=1, description="Requests a minute of one session or API key")
+    rate_limit_account_per_minute: int = Field(default=3000, ge=1, description="Requests a minute of one person, all sessions and keys together")
+    rate_limit_loopback_per_minute: int = Field(default=600_000, ge=1, description="Each of these limits for requests from this machine itself")
 
 
 @cache

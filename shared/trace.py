@@ -40,6 +40,11 @@ def span(name: str, parent: str | None) -> Iterator[str | None]:
         yield current_traceparent()
 
 
+def trace_id(traceparent: str | None) -> str | None:
+    """The trace that a ``traceparent`` belongs to."""
+    return traceparent.split("-")[1] if traceparent and traceparent.count("-") == 3 else None
+
+
 def current_traceparent() -> str | None:
     """The ``traceparent`` of the span that is open, in the W3C form."""
     carrier: dict[str, str] = {}

@@ -14,10 +14,10 @@ from uuid import UUID
 
 from shared.changes import Context, stream_id
 from shared.healing import every
-from shared.log import log
+from shared.log import log, working_on
 from shared.metrics import metrics
 from shared.parking import Failure
-from shared.trace import span
+from shared.trace import span, trace_id
 from shared.tx import TRANSIENT, Database, Tx
 
 LEASE = timedelta(seconds=30)
@@ -158,9 +158,14 @@ class JobRunner:
             async with self.database.transaction() as tx:
                 rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget)
             works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["lease"], r["overdue"]) for r in rows]
-            await asyncio.gather(*(self._attempt(w) for w in works))
+            await asyncio.gather(*(self._attempt_logged(w) for w in works))
             if len(rows) < BATCH:
                 return
+
+    async def _attempt_logged(self, work: Work) -> None:
+        context = work.context
+        with working_on(flow_id=context.flow_id, org_id=stream_id(work.target, "org"), trace_id=trace_id(context.traceparent)):
+            await self._attempt(work)
 
     async def _attempt(self, work: Work) -> None:
         outcome = "done"

@@ -22,8 +22,8 @@ from services.agent.errors import explain
 from services.agent.plan import Kind, Step, plan
 from services.agent.reports import Holding
 from services.agent.server import Server
-from shared.log import about, log
-from shared.trace import span
+from shared.log import log, working_on
+from shared.trace import span, trace_id
 
 TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 RECHECK_SECONDS = 1.0
@@ -142,9 +142,8 @@ class Reconciler:
         flow = str(held.resource.flow_id) if held and held.resource.flow_id else None
         parent = held.resource.traceparent if held else None
         doing = type(step).__name__
-        with span(f"agent {doing}", parent) as traceparent:
+        with span(f"agent {doing}", parent) as traceparent, working_on(org_id=wanted.org_id, flow_id=flow, trace_id=trace_id(traceparent)):
             error = None
-            about.set({"org_id": str(wanted.org_id)} | ({"flow_id": flow} if flow else {}) | _trace_of(traceparent))
             try:
                 await self._perform(wanted.org_id, step)
             except TROUBLE as trouble:
@@ -298,7 +297,3 @@ def _passed_on(held: Held) -> str | None:
     """Nothing had to be done for it, which its trace shows as well."""
     with span("agent in place", held.resource.traceparent) as traceparent:
         return traceparent
-
-
-def _trace_of(traceparent: str | None) -> dict[str, str]:
-    return {"trace_id": traceparent.split("-")[1]} if traceparent and traceparent.count("-") == 3 else {}

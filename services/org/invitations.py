@@ -12,6 +12,7 @@ from shared.http.callers import Caller, Forbidden, Suspended
 from shared.tx import Tx
 
 EXPIRES = "invitation_expires"
+_FOR_WHOM = "An invitation is accepted by the person whose verified address it was sent to."
 
 
 class AlreadyInvited(Refused):
@@ -66,14 +67,14 @@ async def expire(tx: Tx, invitation_id: UUID) -> None:
 
 
 async def accept(tx: Tx, caller: Caller, invitation_id: UUID) -> Invitation:
-    """Makes the person a member. Raises :class:`NotFound` unless the invitation is to their address, :class:`InvitationClosed`."""
+    """Makes the person a member. Raises :class:`NotFound` unless the invitation is to their verified address, :class:`InvitationClosed`."""
     org_id = await tx.value("SELECT org_id FROM invitation_org WHERE id = $1", invitation_id)
-    email = await tx.value("SELECT email FROM users WHERE id = $1", caller.person)
-    if org_id is None:
-        raise NotFound
+    email = await tx.value("SELECT email FROM users WHERE id = $1 AND verified_at IS NOT NULL", caller.person)
+    if org_id is None or email is None:
+        raise NotFound(_FOR_WHOM)
     tx.act_as(org_id, caller.person, tx.context, None)
     if not await tx.value("SELECT true FROM invitations WHERE id = $1 AND email = $2", invitation_id, email):
-        raise NotFound
+        raise NotFound(_FOR_WHOM)
     await tx.enter(f"org:{org_id}", user=caller.person)
     if await tx.value("SELECT state FROM organizations WHERE org_id = (SELECT tenant())") != "active":
         raise Suspended

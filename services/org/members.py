@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from schemas.org import Membership, Role
 from shared.errors import NotFound, Refused
-from shared.http.callers import Caller, Forbidden
+from shared.http.callers import Caller, Forbidden, Suspended
 from shared.tx import Tx
 
 
@@ -61,11 +61,18 @@ async def change_role(tx: Tx, caller: Caller, user_id: UUID, role: Role) -> Memb
 
 
 async def remove(tx: Tx, caller: Caller, user_id: UUID) -> Membership:
-    """Ends a membership. Raises as :func:`change_role`; leaving by oneself needs no role."""
-    if caller.user_id != user_id and caller.role == "member":
-        raise Forbidden
+    """Ends a membership. Raises as :func:`change_role`; leaving by oneself needs no role, and is possible while the organization is suspended."""
+    if caller.user_id != user_id:
+        await _check_may_remove_others(tx, caller)
     await _check_may_change(tx, caller, user_id, None)
     return await tx.one(Membership, "DELETE FROM memberships WHERE org_id = (SELECT tenant()) AND user_id = $1 RETURNING *", user_id)
+
+
+async def _check_may_remove_others(tx: Tx, caller: Caller) -> None:
+    if caller.role == "member":
+        raise Forbidden
+    if await tx.value("SELECT state FROM organizations WHERE org_id = (SELECT tenant())") == "suspended":
+        raise Suspended
 
 
 async def _check_may_change(tx: Tx, caller: Caller, user_id: UUID, to: Role | None) -> None:

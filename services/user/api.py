@@ -9,7 +9,7 @@ from pydantic import AfterValidator, EmailStr, Field
 
 from services.user import api_keys, sessions, users
 from services.user.keys import public_key_set
-from shared.http.callers import OpenTx, Person, PersonTx
+from shared.http.callers import IfMatch, OpenTx, Person, PersonTx
 from shared.http.pages import Page, Paged, page
 from shared.http.routing import Body, Flowing, new_router
 
@@ -116,8 +116,9 @@ async def me(caller: Person, tx: PersonTx) -> users.Profile:
 
 
 @router.patch("/me")
-async def rename_me(body: NameBody, caller: Person, tx: PersonTx) -> users.Profile:
+async def rename_me(body: NameBody, caller: Person, tx: PersonTx, if_match: IfMatch) -> users.Profile:
     """Changes the caller's name."""
+    if_match.check(await users.mine(tx))
     return await users.rename(tx, body.name)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import secrets
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ from shared.settings import settings
 from shared.tx import Tx
 
 WINDOW = timedelta(minutes=15)
+FIRST_WAIT = timedelta(seconds=30)
 _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -29,10 +31,13 @@ class WrongPassword(Refused):
 
 
 class TooManyFailures(Refused):
-    """Too many failed sign-ins for this address. Wait, or reset the password."""
+    """Too many failed sign-ins for this address. Wait as long as Retry-After says, or reset the password."""
 
     status = 429
-    retry_after = 60
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__()
+        self.retry_after = math.ceil(wait.total_seconds())
 
 
 class RefreshRefused(Refused):
@@ -43,11 +48,11 @@ class RefreshRefused(Refused):
 
 
 class Tokens(BaseModel):
-    """An access token with its end, and the refresh token for the next one."""
+    """An access token that is good for ``expires_in`` seconds, and the refresh token for the next one."""
 
     access_token: str
     token_type: str = "Bearer"  # noqa: S105 - the kind, no secret
-    expires_at: datetime
+    expires_in: int
     refresh_token: str
 
 
@@ -63,8 +68,7 @@ class Session(BaseModel):
 
 async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
     """Opens a session. Raises :class:`WrongPassword`, or :class:`TooManyFailures` after repeated failures."""
-    if await _failures(tx, email) >= settings().sign_in_failures:
-        raise TooManyFailures
+    await _check_failures(tx, email)
     user_id = await users.find(tx, email)
     if user_id:
         await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
@@ -81,8 +85,12 @@ async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
     return await _tokens(tx, user_id, session_id, secret)
 
 
-async def _failures(tx: Tx, email: str) -> int:
-    return int(await tx.value("SELECT count(*) FROM sign_in_failures WHERE email = $1 AND at > now() - $2::interval", email, WINDOW))
+async def _check_failures(tx: Tx, email: str) -> None:
+    """From the fifth failure within the window on, each is followed by twice the wait of the one before. Raises :class:`TooManyFailures`."""
+    recent = await tx.records("SELECT now() - at AS ago FROM sign_in_failures WHERE email = $1 AND at > now() - $2::interval ORDER BY at DESC", email, WINDOW)
+    too_many = len(recent) - settings().sign_in_failures
+    if too_many >= 0 and (wait := min(FIRST_WAIT * 2**too_many, WINDOW) - recent[0]["ago"]) > timedelta(0):
+        raise TooManyFailures(wait)
 
 
 async def refresh(tx: Tx, refresh_token: str) -> Tokens:
@@ -146,10 +154,11 @@ async def _tokens(tx: Tx, user_id: UUID, session_id: UUID, secret: str) -> Token
         "SELECT id, private_key, now() AS now FROM signing_keys WHERE not_before <= now() AND (not_after IS NULL OR not_after > now()) ORDER BY not_before DESC LIMIT 1"
     )
     key = rows[0]
-    expires_at = key["now"] + timedelta(seconds=settings().access_token_seconds)
+    lifetime = settings().access_token_seconds
+    expires_at = key["now"] + timedelta(seconds=lifetime)
     claims = {"iss": ISSUER, "aud": ISSUER, "sub": str(user_id), "sid": str(session_id), "iat": key["now"], "exp": expires_at}
     token = jwt.encode(claims, key["private_key"], algorithm="EdDSA", headers={"kid": str(key["id"])})
-    return Tokens(access_token=token, expires_at=expires_at, refresh_token=_packed(user_id, session_id, secret))
+    return Tokens(access_token=token, expires_in=lifetime, refresh_token=_packed(user_id, session_id, secret))
 
 
 def _hash(secret: str) -> str:

@@ -19,6 +19,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from shared.errors import NotFound, Refused
+from shared.http import limits
 from shared.http.unit import Unit, etag
 from shared.log import about
 from shared.settings import settings
@@ -110,22 +111,42 @@ def owner_of_api_key(key: str) -> UUID:
 
 
 async def authenticated(request: Request, _: Annotated[Any, Depends(_bearer)] = None) -> Caller:
-    """The caller behind ``Authorization: Bearer``. Raises :class:`Unauthenticated`."""
+    """The caller behind ``Authorization: Bearer``. Raises :class:`Unauthenticated`, :class:`limits.TooManyRequests`."""
+    try:
+        return await _authenticated(request)
+    except Unauthenticated:
+        limits.count_nobody(request)
+        raise
+
+
+async def _authenticated(request: Request) -> Caller:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated
     unit = Unit.of(request)
     tx = await unit.tx()
-    if token.startswith("mesh_"):
-        caller = await _by_api_key(tx, token, request.method)
-    elif token.count(".") == 2:
-        caller = await _by_access_token(tx, token)
-    else:
-        caller = _by_operator_token(token)
+    caller = await _identified(tx, token)
+    unit.known = True
+    limits.count_caller(request, str(caller.id or caller.kind), str(caller.user_id or caller.kind))
+    _check_scope(caller, request.method)
     tx.act_as(tx.org_id, caller.user_id, replace(tx.context, by=str(caller)), None)
     about.set(about.get() | {"by": str(caller)})
     await unit.claim(str(caller))
     return caller
+
+
+async def _identified(tx: Tx, token: str) -> Caller:
+    if token.startswith("mesh_"):
+        return await _by_api_key(tx, token)
+    if token.count(".") == 2:
+        return await _by_access_token(tx, token)
+    return _by_operator_token(token)
+
+
+def _check_scope(caller: Caller, method: str) -> None:
+    """A key that may write may read."""
+    if caller.scopes is not None and "write" not in caller.scopes and not (method == "GET" and "read" in caller.scopes):
+        raise MissingScope
 
 
 def _by_operator_token(token: str) -> Caller:
@@ -135,7 +156,7 @@ def _by_operator_token(token: str) -> Caller:
     return Caller("operator", None)
 
 
-async def _by_api_key(tx: Tx, token: str, method: str) -> Caller:
+async def _by_api_key(tx: Tx, token: str) -> Caller:
     tx.act_as(None, owner_of_api_key(token), tx.context, None)
     rows = await tx.records(
         "SELECT id, user_id, scopes FROM api_keys WHERE secret_hash = $1 AND state = 'active' AND (expires_at IS NULL OR expires_at > now())",
@@ -143,10 +164,7 @@ async def _by_api_key(tx: Tx, token: str, method: str) -> Caller:
     )
     if not rows:
         raise Unauthenticated("This API key is unknown, revoked or expired.")
-    scopes = tuple(rows[0]["scopes"])
-    if "write" not in scopes and not (method == "GET" and "read" in scopes):
-        raise MissingScope
-    return Caller("api_key", rows[0]["user_id"], rows[0]["id"], scopes)
+    return Caller("api_key", rows[0]["user_id"], rows[0]["id"], tuple(rows[0]["scopes"]))
 
 
 async def _by_access_token(tx: Tx, token: str) -> Caller:
@@ -259,6 +277,8 @@ async def person_tx(request: Request, caller: Person) -> Tx:
 async def open_tx(request: Request) -> Tx:
     """A transaction whose tenant is not known at the door: the rule enters the streams it writes."""
     unit = Unit.of(request)
+    if not unit.known:
+        limits.count_nobody(request)
     await unit.claim(f"anonymous:{request.client.host if request.client else ''}")
     return await unit.tx()
 

@@ -69,7 +69,16 @@ async def _unavailable(_: Request, error: Exception) -> Response:
     return standard(503, headers={"Retry-After": "1"})
 
 
-async def _internal(_: Request, error: Exception) -> Response:
+_ANSWERED = (Refused, RequestValidationError, HTTPException, *TRANSIENT)
+
+
+def is_surprise(error: BaseException) -> bool:
+    """Whether nobody has said what this error means to a caller."""
+    return isinstance(error, Exception) and not isinstance(error, _ANSWERED)
+
+
+def failed(error: BaseException) -> Response:
+    """The answer to a request that met a mistake of ours, which is logged here."""
     log.error("a request failed", exc_info=error)
     return standard(500)
 
@@ -81,7 +90,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     for kind in TRANSIENT:
         app.add_exception_handler(kind, _unavailable)
-    app.add_exception_handler(Exception, _internal)
 
     @app.get("/problems/{code}", include_in_schema=False)
     async def explain(code: str) -> PlainTextResponse:

@@ -20,10 +20,12 @@ from fastapi.routing import APIRoute
 
 from shared.changes import Context, new_flow_id
 from shared.errors import Refused
+from shared.http import problems
 from shared.http.problems import standard
+from shared.log import about
 from shared.positions import READERS
 from shared.settings import settings
-from shared.trace import current_traceparent
+from shared.trace import current_traceparent, trace_id
 from shared.tx import Database, Position, Tx
 
 WRITES = frozenset({"POST", "PATCH", "PUT", "DELETE"})
@@ -65,7 +67,10 @@ class Unit:
         self.database: Database = request.app.state.database
         self.writes = request.method in WRITES
         self.flow_id = new_flow_id() if self.writes else None
+        self.traceparent = current_traceparent() or request.headers.get("traceparent")
         self.recheck: Callable[[Tx], Awaitable[Any]] | None = None
+        self.known = False
+        """Who calls is known: a door that wants an identity has found one."""
         self._tx: Tx | None = None
         self._stack = AsyncExitStack()
         self._claimed: tuple[str, str, bytes] | None = None
@@ -75,11 +80,15 @@ class Unit:
         unit: Unit = request.state.unit
         return unit
 
+    def as_logged(self) -> dict[str, str]:
+        """What every line about this request says."""
+        known = {"flow_id": self.flow_id, "trace_id": trace_id(self.traceparent)}
+        return {name: str(value) for name, value in known.items() if value}
+
     async def tx(self) -> Tx:
         """The request's transaction, begun now if it was not."""
         if self._tx is None:
-            traceparent = current_traceparent() or self.request.headers.get("traceparent")
-            context = Context(flow_id=self.flow_id, traceparent=traceparent)
+            context = Context(flow_id=self.flow_id, traceparent=self.traceparent)
             self._tx = await self._stack.enter_async_context(self.database.transaction(context=context, readonly=not self.writes))
         return self._tx
 
@@ -181,15 +190,18 @@ class UnitRoute(APIRoute):
             if late:
                 return late
             unit = request.state.unit = Unit(request)
+            about.set(about.get() | unit.as_logged())
             try:
                 response = await handler(request)
+                await unit.finish(response)
             except Replayed as replayed:
                 await unit.abort()
                 return replayed.response
             except BaseException as error:
                 await unit.end_with(error)
-                raise
-            await unit.finish(response)
+                if not problems.is_surprise(error):
+                    raise
+                return problems.failed(error)
             return _tagged(request, response)
 
         return in_transaction

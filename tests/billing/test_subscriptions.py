@@ -25,6 +25,7 @@ def test_anybody_may_read_the_price_list(mesh: TestMesh) -> None:
     plans = answer.json()["items"]
     assert {p["id"]: p["limits"] for p in plans} == {"free": FREE, "team": TEAM, "scale": SCALE}
     assert [p["amount"] for p in plans] == sorted(p["amount"] for p in plans)
+    assert all(type(p["amount"]) is int for p in plans), "minor units of the currency"
     assert all(p["name"] and p["description"] and (p["currency"], p["interval"]) == ("USD", "month") for p in plans)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from deploy.contracts import services
 from deploy.contracts.openapi import document
 
 DOORS = [
@@ -71,6 +72,16 @@ def _there(service: str) -> dict[tuple[str, str], set[str]]:
 def test_the_door_is_there_and_answers_as_promised(door: str) -> None:
     service, method, path, status = door.split()
     assert status in _there(service)[method, path]
+
+
+def test_every_call_that_starts_a_flow_says_which() -> None:
+    for service in services():
+        openapi = document(service)
+        for path, item in openapi["paths"].items():
+            for method, operation in item.items():
+                if started := operation["responses"].get("202"):
+                    name = started["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                    assert "flow_id" in openapi["components"]["schemas"][name]["required"], f"{service} {method} {path}"
 
 
 @pytest.mark.parametrize("service", sorted({door.split()[0] for door in DOORS}))

@@ -4,6 +4,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from deploy.contracts import services
 from tests.contracts.rest import OPERATIONS, Operation
-from tests.flows.people import introduce, verify
+from tests.flows.people import introduce, ready_database, verify
 from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
 
 EVERY_SERVICE = pytest.mark.parametrize("service", services())
@@ -182,24 +183,71 @@ def test_a_write_is_read_by_whoever_presents_its_position(mesh: TestMesh) -> Non
     assert bob.get("provisioning", f"/orgs/{made.json()['id']}/databases").status_code == 200, "provisioning has seen the membership"
 
 
+def test_a_position_of_the_future_is_waited_for_and_never_404(ann: Customer) -> None:
+    """Every service waits for some seconds, so all are asked at once."""
+
+    def ask(service: str) -> httpx.Response:
+        other = "org" if service != "org" else "user"
+        stream = f"org:{ann.org_id}" if other == "org" else f"user:{ann.user_id}"
+        return ann.get(service, _probe(service, ann.org_id), headers={"Mesh-Position": f"{other}/{stream}/1.999999"})
+
+    with ThreadPoolExecutor(6) as pool:
+        for late in pool.map(ask, services()):
+            assert _is_problem(late, 503)
+            assert int(late.headers["Retry-After"]) > 0
+
+
 @EVERY_SERVICE
-def test_a_position_of_the_future_is_waited_for_and_never_404(ann: Customer, service: str) -> None:
-    other = "org" if service != "org" else "user"
-    stream = f"org:{ann.org_id}" if other == "org" else f"user:{ann.user_id}"
-    late = ann.get(service, _probe(service, ann.org_id), headers={"Mesh-Position": f"{other}/{stream}/1.999999"})
-    assert _is_problem(late, 503)
-    assert int(late.headers["Retry-After"]) > 0
+def test_a_position_that_is_none_is_refused_and_one_of_nobody_followed_is_ignored(ann: Customer, service: str) -> None:
     assert _is_problem(ann.get(service, _probe(service, ann.org_id), headers={"Mesh-Position": "nonsense"}), 422)
     ignored = ann.get(service, _probe(service, ann.org_id), headers={"Mesh-Position": f"nowhere/org:{ann.org_id}/1.7"})
     assert ignored.status_code == 200, "a source that the service does not follow is ignored"
 
 
-@EVERY_SERVICE
-def test_a_single_resource_has_a_tag_and_is_not_sent_twice(ann: Customer, service: str) -> None:
-    single = {"user": "/me", "org": f"/orgs/{ann.org_id}", "billing": f"/orgs/{ann.org_id}/subscription"}
-    if service in single:
-        tag = ann.get(service, single[service]).headers["ETag"]
-        assert ann.get(service, single[service], headers={"If-None-Match": tag}).status_code == 304
+def test_a_single_resource_has_a_tag_and_is_not_sent_twice(ann: Customer) -> None:
+    database = f"/orgs/{ann.org_id}/databases/{ready_database(ann)['id']}"
+    single = {"user": "/me", "org": f"/orgs/{ann.org_id}", "billing": f"/orgs/{ann.org_id}/subscription", "provisioning": database}
+    for service, path in single.items():
+        tag = ann.get(service, path).headers["ETag"]
+        assert ann.get(service, path, headers={"If-None-Match": tag}).status_code == 304
+    assert "ETag" in ann.get("console", f"/flows/{ann.flow_id}").headers
+    assert "ETag" not in ann.get("org", "/orgs").headers
+
+
+def test_a_change_of_another_version_than_the_one_seen_is_refused(ann: Customer) -> None:
+    database = f"/orgs/{ann.org_id}/databases/{ready_database(ann)['id']}"
+    changes = [("user", "/me", {"name": "Ann"}), ("org", f"/orgs/{ann.org_id}", {"name": "Ann's"}), ("provisioning", database, {"connection_limit": 7})]
+    for service, path, body in changes:
+        assert _is_problem(ann.patch(service, path, body, headers={"If-Match": '"another"'}), 412)
+        seen = ann.get(service, path).headers["ETag"]
+        assert ann.patch(service, path, body, headers={"If-Match": f'"another", {seen}'}).status_code in (200, 202)
+
+
+def test_every_write_answers_its_position_and_earlier_ones_stay(ann: Customer) -> None:
+    writes = [
+        ("user", "PATCH", "/me", {"name": "Ann"}),
+        ("org", "PATCH", f"/orgs/{ann.org_id}", {"name": "Ann's"}),
+        ("provisioning", "PATCH", f"/orgs/{ann.org_id}/databases/{ready_database(ann)['id']}", {"connection_limit": 8}),
+        ("notification", "POST", f"/me/messages/{ann.get('notification', '/me/messages').json()['items'][0]['id']}/read", None),
+    ]
+    ann.headers.pop("Mesh-Position", None)
+    sources = []
+    for service, method, path, body in writes:
+        answer = ann.call(method, service, path, body)
+        assert answer.is_success, answer.text
+        sources.append(service)
+        tokens = [token.strip() for token in answer.headers["Mesh-Position"].split(",")]
+        assert {token.partition("/")[0] for token in tokens} == set(sources)
+
+
+def test_a_page_has_fifty_items_unless_asked_otherwise(mesh: TestMesh) -> None:
+    person = mesh.sign_up(organization=None)
+    for n in range(51):
+        assert person.post("user", "/me/api-keys", {"name": f"key {n}", "scopes": ["read"]}).status_code == 201
+    page = person.get("user", "/me/api-keys").json()
+    assert len(page["items"]) == 50
+    assert page["next"]
+    assert len(person.get("user", "/me/api-keys?limit=200").json()["items"]) == 51
 
 
 @EVERY_SERVICE

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.stack import Mesh
+from tests.deploy.bus import pids
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -71,9 +72,49 @@ def test_the_doctor_names_what_is_wrong_and_what_mends_it(bus: Mesh) -> None:
     (finding,) = [finding for finding in json.loads(sick.stdout)["findings"] if not finding["ok"]]
     assert finding["about"] == "supervisor"
     assert "mesh up" in finding["mend"]
+    status = mesh(bus.state.root, "status", "--json")
+    assert (status.returncode, json.loads(status.stdout)["healthy"]) == (1, False)
     Mesh.start(bus.state.root, services=())
 
 
 @pytest.mark.parametrize("name", ["postgres", "kafka"])
 def test_logs_are_printed(bus: Mesh, name: str) -> None:
     assert mesh(bus.state.root, "logs", name).stdout.strip()
+
+
+def test_a_log_is_followed(bus: Mesh) -> None:
+    environment = {**os.environ, "MESH_STATE": str(bus.state.root)}
+    command = [sys.executable, "-m", "deploy.cli", "logs", "-f", "-n", "1", "supervisor"]
+    with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE) as following:
+        assert following.stdout
+        assert following.stdout.readline().strip()
+        with bus.state.log("supervisor").open("a") as log:
+            log.write("written meanwhile\n")
+        assert following.stdout.readline().strip() == "written meanwhile"
+        following.terminate()
+
+
+def test_one_process_is_restarted_and_the_others_run_on(bus: Mesh) -> None:
+    before = pids(bus)
+    old = bus.pid("dataplane-local")
+    done = mesh(bus.state.root, "restart", "dataplane-local")
+    assert done.returncode == 0, done.stderr
+    assert pids(bus) - before == {bus.pid("dataplane-local")}
+    assert before - pids(bus) == {old}
+
+
+def test_a_second_data_plane_is_started_beside_the_first_and_ended_again(bus: Mesh) -> None:
+    before = pids(bus) - {bus.pid("supervisor")}
+    Mesh.start(bus.state.root, services=(), data_planes=2)
+    planes = bus.status()["data_planes"]
+    assert [(plane["id"], plane["state"]) for plane in planes] == [("local", "up"), ("local-2", "up")]
+    assert planes[0]["port"] != planes[1]["port"]
+    assert {"dataplane.local-2.assignments", "dataplane.local-2.reports"} <= bus.broker.admin().list_topics(timeout=10).topics.keys()
+    assert before <= pids(bus), "nothing else was started again"
+    Mesh.start(bus.state.root, services=(), data_planes=1)
+    assert bus.pid("dataplane-local-2") is None
+
+
+def test_a_folder_with_a_space_in_its_name_will_do(bus: Mesh) -> None:
+    assert " " in str(bus.state.root)
+    assert bus.status()["healthy"]

@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -64,10 +65,12 @@ class Probe:
         self.database = database
         self.admin = admin
 
-    async def applier(self, *functions: Callable[..., Any], many: bool = False) -> Applier:
+    async def applier(
+        self, *functions: Callable[..., Any], many: bool = False, catch_up: bool = False, activated: Mapping[str, datetime] = MappingProxyType({})
+    ) -> Applier:
         """An applier whose reactions run these functions for every :class:`Thing` inserted."""
-        reactions = [Reaction(f"probe.{f.__name__}", Pattern(Thing, "inserted"), f, None, many) for f in functions]
-        return Applier(self.database, reactions, await replicas_of(self.database.pool, "probe"))
+        reactions = [Reaction(f"probe.{f.__name__}", Pattern(Thing, "inserted"), f, None, many, catch_up) for f in functions]
+        return Applier(self.database, reactions, await replicas_of(self.database.pool, "probe"), activated=activated)
 
     async def effects(self, log: Log) -> list[int]:
         """The values that reactions wrote for the log's tenant, in the order they were written."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -145,3 +146,21 @@ async def test_a_pooled_connection_never_carries_the_previous_tenant(probe_url: 
             assert await connection.fetchval("SELECT coalesce(current_setting('app.org_id', true), '')") == ""
     finally:
         await database.close()
+
+
+async def test_changes_are_kept_for_35_days_and_the_weeks_before_are_dropped_whole(probe: Probe) -> None:
+    def week(ago: int) -> tuple[str, datetime]:
+        monday = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        monday -= timedelta(days=monday.weekday() + 7 * ago)
+        return f"changes_{monday:%Y%m%d}", monday
+
+    for ago in (5, 7):
+        name, monday = week(ago)
+        await probe.admin.execute(
+            f"CREATE TABLE probe.{name} PARTITION OF probe.changes FOR VALUES FROM ('{monday}') TO ('{monday + timedelta(days=7)}'); "
+            f"ALTER TABLE probe.{name} OWNER TO probe_owner"
+        )
+    await probe.admin.execute("SELECT probe.keep_changes()")
+    there = [await probe.admin.fetchval("SELECT to_regclass('probe.' || $1) IS NOT NULL", week(ago)[0]) for ago in (7, 5, 0, -1)]
+    assert there == [False, True, True, True], "the present week and the next are ready"
+    await probe.admin.execute(f"DROP TABLE probe.{week(5)[0]}")

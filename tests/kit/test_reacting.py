@@ -2,8 +2,12 @@
 
 import asyncio
 import itertools
+import logging
 import random
+import uuid
+from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 
 from shared import healing
@@ -11,6 +15,10 @@ from shared.bus import Applier
 from shared.changes import Undecodable, decode
 from shared.errors import NotYet
 from shared.healing import Retrier
+from shared.log import _Json
+from shared.parking import Failure
+from shared.reactions import Reaction, activate
+from shared.rows import Pattern
 from shared.tx import Tx
 from tests.kit.conftest import Log, Probe, Thing, record
 
@@ -222,3 +230,59 @@ async def test_an_announced_head_that_never_came_is_asked_for(probe: Probe, log:
     asked = await probe.admin.fetchrow("SELECT from_seq, to_seq FROM probe.resend_requests WHERE stream = $1", log.stream)
     assert tuple(asked) == (2, 3)
     await probe.admin.execute("DELETE FROM probe.positions WHERE stream = 'global:heads'")
+
+
+def test_attempts_come_later_and_later_from_a_second_to_five_minutes() -> None:
+    delays = [Failure(ValueError()).delay(attempt).total_seconds() for attempt in range(1, 12)]
+    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+async def test_what_fails_for_a_day_is_dead_until_a_person_acts(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(fail_on_three)
+    await applier.apply([log.change(3)])
+    pair = ("probe.fail_on_three", "other", log.stream, log.stream)
+    for hours, state in ((23, "retrying"), (25, "dead")):
+        async with probe.database.transaction(log.stream) as tx:
+            await tx.run("UPDATE parked SET since = now() - make_interval(hours => $2), next_at = now() WHERE stream = $1", log.stream, hours)
+        await Retrier(applier).retry(*pair)
+        assert [p["state"] for p in await probe.parked(log)] == [state]
+    await Retrier(applier).retry_due()
+    assert [p["attempt"] for p in await probe.parked(log)] == [3], "the dead are not tried again"
+
+
+async def test_a_new_reaction_acts_on_what_happens_from_its_activation_on(probe: Probe, log: Log) -> None:
+    older = [log.change(n) for n in (1, 2)]
+    applier = await probe.applier(record, activated={"probe.record": datetime.now(UTC)})
+    await applier.apply([*older, log.change(3)])
+    assert await probe.effects(log) == [3]
+    assert await probe.position(log) == 3
+
+
+async def test_a_reaction_that_is_to_catch_up_acts_on_what_was_there_before_it(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record, catch_up=True, activated={"probe.record": datetime.now(UTC) + timedelta(hours=1)})
+    await applier.apply([log.change(1), log.change(2, op="restate")])
+    assert await probe.effects(log) == [1, 2]
+
+
+async def test_a_reaction_is_activated_when_it_first_starts_and_those_of_a_new_service_with_its_schema(probe: Probe) -> None:
+    first, last = (Reaction(f"probe.{name}", Pattern(Thing, "inserted"), record, None, many=False) for name in ("first", "last"))
+    await probe.admin.execute("TRUNCATE probe.activations")
+    schema_made = await probe.admin.fetchval("SELECT min(at) FROM probe.migrations")
+    assert await activate(probe.database, [first]) == {first.name: schema_made}
+    before = await probe.admin.fetchval("SELECT now()")
+    known = await activate(probe.database, [first, last])
+    assert known[first.name] == schema_made
+    assert known[last.name] > before
+    assert await activate(probe.database, [first, last]) == known, "a second start changes nothing"
+
+
+async def test_the_line_of_a_failed_reaction_names_flow_tenant_and_trace(probe: Probe, log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    flow, trace = uuid.uuid4(), "4bf92f3577b34da6a3ce929d0e0e4736"
+    applier = await probe.applier(fail_on_three)
+    raw = orjson.loads(log.change(3).raw) | {"flow_id": str(flow), "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    with caplog.at_level(logging.WARNING, "mesh"):
+        caplog.handler.setFormatter(_Json("probe"))
+        await applier.apply([decode("other", orjson.dumps(raw))])
+    (line,) = [orjson.loads(text) for text in caplog.text.splitlines() if "is parked" in text]
+    assert (line["flow_id"], line["org_id"], line["trace_id"]) == (str(flow), log.org, trace)
+    assert line["reaction"] == "probe.fail_on_three"

@@ -1,13 +1,15 @@
 """People with a database of their own, and a way to speak as the agent of a data plane."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 from confluent_kafka import Producer
 
 from schemas.feed import Report
+from shared.tx import Database, Tx
 from tests.flows.people import credentials, ready_database, verify
 from tests.mesh import Customer, TestMesh, eventually
 
@@ -88,3 +90,21 @@ def report(home: Home, resources: list[dict[str, Any]], *, data_plane: str = "lo
         }
     )  # fmt: skip
     return made.model_dump_json().encode()
+
+
+class _TakeBack(Exception):
+    pass
+
+
+@pytest_asyncio.fixture
+async def tx(mesh: TestMesh) -> AsyncIterator[Tx]:
+    """A transaction of the service that is taken back."""
+    database = await Database.connect(mesh.mesh.databases.url("provisioning", "app"), "provisioning", 1)
+    try:
+        async with database.transaction() as tx:
+            yield tx
+            raise _TakeBack
+    except _TakeBack:
+        pass
+    finally:
+        await database.close()

@@ -36,6 +36,7 @@ async def test_new_credentials_end_the_old_ones_with_their_sessions(home: Home) 
     session.terminate()
     assert not await asyncio.to_thread(may_log_in, old)
     assert await asyncio.to_thread(may_log_in, new)
+    assert urlsplit(new).username == urlsplit(old).username, "one login for each member and database"
 
 
 async def test_the_connection_limit_holds_and_changes(home: Home) -> None:
@@ -144,9 +145,11 @@ def test_a_deleted_databases_data_is_dropped_when_its_time_is_over(home: Home) -
     home.becomes("ready", again.json()["id"])
 
 
-def test_a_smaller_plan_lowers_the_limits(home: Home) -> None:
+def test_a_smaller_plan_lowers_the_limits_and_counts_the_first_database(home: Home) -> None:
     home.advance(days=15)
     eventually(lambda: home.database()["limits"] == {"connections": 5}, timeout=30)
+    second = home.verified().post("provisioning", f"/orgs/{home.org_id}/databases", {"name": "second"})
+    assert (second.status_code, second.json()["type"]) == (409, "/problems/database-limit")
     home.becomes("ready")
     server = home.mesh.status["data_planes"][0]["url"]
     dbname = home.database()["dbname"]

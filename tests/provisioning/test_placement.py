@@ -1,32 +1,10 @@
 """Where a new tenant goes."""
 
 import uuid
-from collections.abc import AsyncIterator
-
-import pytest_asyncio
 
 from schemas.feed import Hello
 from services.provisioning import data_planes, tenants
-from shared.tx import Database, Tx
-from tests.mesh import TestMesh
-
-
-class _TakeBack(Exception):
-    pass
-
-
-@pytest_asyncio.fixture
-async def tx(mesh: TestMesh) -> AsyncIterator[Tx]:
-    """A transaction of the service that is taken back, over data planes of its own."""
-    database = await Database.connect(mesh.mesh.databases.url("provisioning", "app"), "provisioning", 1)
-    try:
-        async with database.transaction() as tx:
-            yield tx
-            raise _TakeBack
-    except _TakeBack:
-        pass
-    finally:
-        await database.close()
+from shared.tx import Tx
 
 
 def hello(id: str, counter: int = 1, host: str = "db.example.com") -> Hello:

@@ -45,6 +45,7 @@ def test_a_verified_person_may_do_in_every_service_what_needs_it(mesh: TestMesh,
     assert customer.post("org", "/orgs", {"name": "Second"}).status_code == 403
     verify(mesh, customer)
     assert customer.post("org", "/orgs", {"name": "Second"}).status_code == 202
+    assert [(o["name"], o["role"]) for o in customer.get("org", "/orgs").json()["items"]] == [("Acme", "owner"), ("Second", "owner")]
 
 
 def test_a_reset_sets_the_password_and_ends_every_session(mesh: TestMesh, customer: Customer) -> None:
@@ -85,6 +86,12 @@ def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, customer: C
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
     assert mesh.anyone.post("user", "/users/verify", {"token": ask_for_reset(mesh, customer.email)}).status_code == 422
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
+
+
+def test_a_link_to_verify_lives_a_day_and_one_to_reset_half_an_hour(mesh: TestMesh, customer: Customer) -> None:
+    for token, life in ((token_of(mesh, customer.email, VERIFY), timedelta(hours=24)), (ask_for_reset(mesh, customer.email), timedelta(minutes=30))):
+        end = datetime.fromtimestamp(jwt.decode(token, options={"verify_signature": False})["exp"], UTC)
+        assert life - timedelta(seconds=30) < end - datetime.now(UTC) <= life
 
 
 @pytest.mark.parametrize("forgery", ["another key", "an unknown key", "changed", "expired", "for others", "no token"])

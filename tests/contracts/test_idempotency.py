@@ -1,0 +1,76 @@
+"""Idempotency-Key: a request that is repeated with its key is carried out once, whatever happened to its answer."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import asyncpg
+
+from tests.mesh import Customer, Door, TestMesh, eventually
+
+
+def key() -> dict[str, str]:
+    return {"Idempotency-Key": uuid.uuid4().hex}
+
+
+@contextmanager
+def nothing_is_written(mesh: TestMesh, person: Customer) -> Iterator[None]:
+    """Every write of the user service about the person waits."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(mesh.status["postgres"]["url"]))
+        try:
+            runner.run(connection.execute("BEGIN"))
+            runner.run(connection.execute('SELECT FROM "user".streams WHERE stream = $1 FOR UPDATE', f"user:{person.user_id}"))
+            yield
+        finally:
+            runner.run(connection.close())
+
+
+def test_a_key_whose_request_is_under_way_is_refused_until_its_answer_is_there(mesh: TestMesh, customer: Customer) -> None:
+    same = key()
+    with ThreadPoolExecutor(1) as pool:
+        with nothing_is_written(mesh, customer):
+            first = pool.submit(Door(mesh.urls, customer.headers["Authorization"][7:]).patch, "user", "/me", {"name": "Once"}, headers=same)
+            refused = eventually(lambda: a if (a := customer.patch("user", "/me", {"name": "Once"}, headers=same)).status_code == 409 else None)
+            assert refused.json()["type"] == "/problems/key-in-use"
+            assert int(refused.headers["Retry-After"]) > 0
+        assert first.result().status_code == 200
+    again = customer.patch("user", "/me", {"name": "Once"}, headers=same)
+    assert again.json() == first.result().json()
+    assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_key_is_good_for_every_kind_of_write(customer: Customer) -> None:
+    posted, patched, deleted = key(), key(), key()
+    made = [customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]}, headers=posted) for _ in range(2)]
+    assert made[0].status_code == 201
+    assert made[0].json() == made[1].json(), "the secret, which is shown once, included"
+    assert len(customer.get("user", "/me/api-keys").json()["items"]) == 1
+    named = [customer.patch("user", "/me", {"name": name}, headers=patched).status_code for name in ("First", "First", "Second")]
+    assert named == [200, 200, 422]
+    path = f"/me/api-keys/{made[0].json()['id']}"
+    assert [customer.delete("user", path, headers=deleted).status_code for _ in range(2)] == [204, 204]
+    assert customer.delete("user", path).status_code == 404, "without the key it is another request"
+
+
+def test_a_key_belongs_to_who_sent_it(mesh: TestMesh, customer: Customer) -> None:
+    other, same = mesh.sign_up(organization=None), key()
+    assert customer.patch("user", "/me", {"name": "Mine"}, headers=same).json()["name"] == "Mine"
+    assert other.patch("user", "/me", {"name": "Theirs"}, headers=same).json()["name"] == "Theirs"
+
+
+def test_a_key_is_kept_for_24_hours(mesh: TestMesh, customer: Customer) -> None:
+    same, caller = key(), f"user:{customer.user_id}"
+    assert customer.patch("user", "/me", {"name": "First"}, headers=same).status_code == 200
+    for hours, status in ((23, 422), (2, 200)):
+        mesh.rows('UPDATE "user".idempotency SET at = at - make_interval(hours => $2) WHERE caller = $1', caller, hours)
+        assert customer.patch("user", "/me", {"name": "Second"}, headers=same).status_code == status
+    assert customer.get("user", "/me").json()["name"] == "Second"
+
+
+def test_a_refused_request_keeps_no_key(customer: Customer) -> None:
+    same = key()
+    assert customer.patch("user", "/me", {"name": ""}, headers=same).status_code == 422
+    assert customer.patch("user", "/me", {"name": "Better"}, headers=same).status_code == 200

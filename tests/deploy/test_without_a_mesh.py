@@ -1,0 +1,121 @@
+"""What holds of the command and its parts before anything runs."""
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy import doctor, jars
+from deploy.cli import app
+from deploy.errors import MeshError
+from deploy.jars import Jar
+from deploy.plan import Plan, with_ports
+from deploy.state import CHECKOUT, State, cache_folder
+from deploy.supervisor import pause
+
+
+def test_a_process_that_ends_again_and_again_is_started_later_and_later() -> None:
+    assert [pause(failures) for failures in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 15, 15]
+
+
+def test_ports_are_fixed_unless_others_are_asked_for_and_stay_with_a_mesh() -> None:
+    usual = with_ports(Plan(), None)
+    assert (usual.ports["console"], usual.ports["user"], usual.ports["mail"], usual.ports["postgres"], usual.ports["kafka"]) == (8400, 8401, 8410, 8420, 8421)
+    assert with_ports(Plan(), 9400).ports["user"] == 9401
+    free = with_ports(Plan(), 0)
+    assert not set(free.ports.values()) & set(usual.ports.values())
+    assert with_ports(free, None).ports == free.ports
+
+
+def test_state_and_cache_are_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MESH_STATE", "MESH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert State.default().root == CHECKOUT / ".mesh"
+    assert cache_folder() == Path.home() / ".cache" / "saas-mesh"
+    monkeypatch.setenv("MESH_STATE", str(tmp_path / "a state"))
+    monkeypatch.setenv("MESH_CACHE", str(tmp_path / "a cache"))
+    assert State.default().root == tmp_path / "a state"
+    assert cache_folder() == tmp_path / "a cache"
+
+
+def test_a_reset_removes_what_a_mesh_has_and_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MESH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    State.default().secret("operator")
+    assert CliRunner().invoke(app, ["reset", "--yes"]).exit_code == 0
+    assert not (tmp_path / "state").exists()
+    assert (tmp_path / "cache").exists()
+
+
+def test_the_help_names_every_command_and_what_exit_codes_mean() -> None:
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
+    for command in ("up", "down", "status", "logs", "restart", "reset", "doctor", "demo", "flows", "mail", "token"):
+        assert re.search(rf"^\W*{command} +[A-Z]", told, re.MULTILINE), command
+    assert re.search(r"Exit codes: 0 .* 1 .* 2 .* 3 ", told)
+
+
+def test_the_doctor_names_which_process_holds_a_port(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.create()
+    plan = with_ports(Plan(), 0)
+    plan.save(state)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", plan.ports["kafka"]))
+        other.listen()
+        (finding,) = [f for f in doctor.examine(state) if not f.ok]
+    assert finding.about == "port of kafka"
+    assert f"(pid {os.getpid()})" in finding.detail
+    assert "mesh up --port-base" in finding.mend
+
+
+def test_make_names_a_missing_prerequisite_and_what_mends_it() -> None:
+    done = subprocess.run(["make", "env", "PYTHON=/nowhere/python3"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed, and /nowhere/python3 is not it." in done.stdout
+    assert "apt-get install python3" in done.stdout
+
+
+class Mirror:
+    """Serves one jar; notes what it was asked for."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, locked: bytes, served: bytes) -> None:
+        self.jar = Jar("org.example", "thing", "1.0", hashlib.sha256(locked).hexdigest(), len(locked))
+        self.asked = 0
+        self.folder, self.served = folder, served
+        monkeypatch.setenv("MESH_CACHE", str(folder / "cache"))
+        monkeypatch.setattr(jars, "locked_jars", lambda: [self.jar])
+        monkeypatch.setattr(jars, "_download", self._download)
+
+    def _download(self, _context: Any, _jar: Jar) -> Path:
+        self.asked += 1
+        path = self.folder / "download"
+        path.write_bytes(self.served)
+        return path
+
+
+def test_a_jar_is_fetched_once_for_all_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(tmp_path, monkeypatch, locked=b"right", served=b"right")
+    for _ in range(2):
+        jars.fetch()
+    assert mirror.asked == 1
+    assert mirror.jar.path.read_bytes() == b"right"
+
+
+def test_a_jar_that_is_not_the_locked_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(tmp_path, monkeypatch, locked=b"right", served=b"wrong")
+    with pytest.raises(MeshError, match="the lock says " + mirror.jar.sha256):
+        jars.fetch()
+    assert not mirror.jar.path.exists()
+
+
+def test_every_jar_is_locked_by_its_checksum() -> None:
+    locked = jars.locked_jars()
+    assert len(locked) > 70
+    assert all(re.fullmatch(r"[0-9a-f]{64}", jar.sha256) and jar.size > 0 for jar in locked)

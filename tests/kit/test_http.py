@@ -1,0 +1,129 @@
+"""What the kit does around every door: rate limits, mistakes of ours, browsers, readiness."""
+
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncIterator
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI
+
+from shared.http import limits
+from shared.http.callers import new_api_key
+from shared.http.limits import Window
+from shared.log import _Json
+from shared.settings import settings
+from tests.kit.conftest import Probe
+from tests.kit.doors import application, client
+
+
+@pytest.fixture
+async def app(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FastAPI]:
+    """With narrow limits, and nothing counted yet."""
+    for name, limit in (("", 3), ("_CALLER", 4), ("_ACCOUNT", 6), ("_LOOPBACK", 12)):
+        monkeypatch.setenv(f"RATE_LIMIT{name}_PER_MINUTE", str(limit))
+    monkeypatch.setattr(limits, "_window", Window())
+    yield application(probe.database)
+    settings.cache_clear()
+
+
+async def key_of(probe: Probe, person: uuid.UUID) -> str:
+    """An API key, as it comes from the user service."""
+    secret = new_api_key(person)
+    await probe.admin.execute(
+        "INSERT INTO probe.api_keys (id, user_id, secret_hash, scopes, state) VALUES (gen_random_uuid(), $1, $2, '{read}', 'active')",
+        person, hashlib.sha256(secret.encode()).hexdigest(),
+    )  # fmt: skip
+    return secret
+
+
+async def answers(caller: httpx.AsyncClient, path: str, times: int) -> list[int]:
+    return [(await caller.get(path)).status_code for _ in range(times)]
+
+
+async def test_an_address_without_an_identity_is_let_through_so_often_and_told_how_long_to_wait(app: FastAPI) -> None:
+    one, other = client(app, "203.0.113.1"), client(app, "203.0.113.2")
+    assert await answers(one, "/open", 4) == [200, 200, 200, 429]
+    refused = await one.get("/open")
+    assert refused.json()["type"] == "/problems/too-many-requests"
+    assert 0 < int(refused.headers["Retry-After"]) <= 20, "one of three a minute is free again"
+    assert await answers(other, "/open", 1) == [200]
+
+
+async def test_guessing_an_identity_counts_against_the_address(app: FastAPI) -> None:
+    assert await answers(client(app, token="nonsense"), "/mine", 4) == [401, 401, 401, 429]
+
+
+async def test_a_caller_is_counted_for_itself_and_for_the_person_it_acts_for(app: FastAPI, probe: Probe) -> None:
+    person = uuid.uuid4()
+    one, two = [client(app, token=await key_of(probe, person)) for _ in range(2)]
+    another = client(app, token=await key_of(probe, uuid.uuid4()))
+    assert await answers(client(app), "/open", 4) == [200, 200, 200, 429], "the address is counted apart"
+    assert await answers(one, "/both", 5) == [200] * 4 + [429], "a key's own limit"
+    assert await answers(two, "/mine", 3) == [200, 200, 429], "both keys together"
+    assert await answers(another, "/mine", 1) == [200]
+
+
+async def test_requests_of_this_machine_have_a_limit_of_their_own(app: FastAPI) -> None:
+    assert await answers(client(app, "127.0.0.1"), "/open", 13) == [200] * 12 + [429]
+    assert await answers(client(app, "::1"), "/open", 4) == [200] * 4
+
+
+def test_a_load_test_on_this_machine_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.cache_clear()
+    window, limit = Window(clock=lambda: 7.0), settings().rate_limit_loopback_per_minute
+    assert limit >= 5_000 * 60
+    assert not any(window.count("loopback", limit) for _ in range(50_000)), "all in one moment"
+
+
+def test_who_waits_as_long_as_told_is_let_through() -> None:
+    now = 100.0
+    window = Window(clock=lambda: now)
+    assert [window.count("one", 4) for _ in range(4)] == [0.0] * 4
+    wait = window.count("one", 4)
+    assert 0 < wait <= 15
+    now += wait - 0.1
+    assert window.count("one", 4) > 0
+    now += 0.1
+    assert window.count("one", 4) == 0
+    now += 60
+    assert [window.count("one", 4) > 0 for _ in range(5)] == [False] * 4 + [True], "after a quiet minute all is free again"
+
+
+async def test_a_mistake_of_ours_is_a_problem_without_a_stack_and_its_line_names_what_was_done(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with caplog.at_level(logging.ERROR, "mesh"):
+        caplog.handler.setFormatter(_Json("probe"))
+        answer = await client(app).get("/broken", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["request_id"] == answer.headers["X-Request-Id"] != ""
+    assert "a mistake of ours" not in answer.text
+    line = orjson.loads(caplog.text)
+    assert (line["service"], line["level"], line["trace_id"]) == ("probe", "error", trace)
+    assert line["request_id"] == answer.headers["X-Request-Id"]
+    assert "RuntimeError: a mistake of ours" in line["stack"]
+
+
+async def test_browsers_of_a_configured_origin_are_let_in_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", '["https://app.example"]')
+    caller = client(application())
+    allowed = await caller.get("/healthz", headers={"Origin": "https://app.example"})
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    refused = await caller.get("/healthz", headers={"Origin": "https://elsewhere.example"})
+    assert "Access-Control-Allow-Origin" not in refused.headers
+    settings.cache_clear()
+
+
+async def test_a_service_that_cannot_serve_says_so_and_why() -> None:
+    app = application()
+    reason: list[str | None] = ["the database does not answer", None]
+
+    async def not_ready() -> str | None:
+        return reason.pop(0)
+
+    app.state.ready = not_ready
+    first, then = [await client(app).get("/readyz") for _ in range(2)]
+    assert (first.status_code, first.json()["ready"], first.json()["reason"]) == (503, False, "the database does not answer")
+    assert (then.status_code, then.json()["ready"]) == (200, True)
