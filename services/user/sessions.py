@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import BaseModel
 
-from services.user import users
+from services.user import addresses, passwords
 from shared.errors import NotFound, Refused
 from shared.http.callers import ISSUER, LEEWAY
 from shared.settings import settings
@@ -20,7 +20,6 @@ from shared.tx import Tx
 
 WINDOW = timedelta(minutes=15)
 FIRST_WAIT = timedelta(seconds=30)
-_NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
 class WrongPassword(Refused):
@@ -69,11 +68,11 @@ class Session(BaseModel):
 async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
     """Opens a session. Raises :class:`WrongPassword`, or :class:`TooManyFailures` after repeated failures."""
     await _check_failures(tx, email)
-    user_id = await users.find(tx, email)
+    user_id = await addresses.find(tx, email)
     if user_id:
         await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
-    password_hash = user_id and await tx.value("SELECT password_hash FROM users WHERE id = $1", user_id)
-    if not await users.password_matches(password, password_hash or _NOBODY) or user_id is None:
+    password_hash = await tx.value("SELECT password_hash FROM users WHERE id = $1", user_id)
+    if not await passwords.matches(password, password_hash) or user_id is None:
         await tx.run("INSERT INTO sign_in_failures (email) VALUES ($1)", email)
         raise WrongPassword
     await tx.run("DELETE FROM sign_in_failures WHERE email = $1", email)
