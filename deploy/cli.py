@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from deploy import doctor as checks
 from deploy import containers, flows, mail, terminal
+from deploy import doctor as checks
 from deploy.demo import demo
 from deploy.errors import MeshError
 from deploy.plan import parse_replicas

@@ -12,11 +12,16 @@ from deploy.state import State
 from deploy.topics import agent_user
 
 
+def tracing_variables() -> dict[str, str]:
+    """The standard variables of OpenTelemetry, as the caller has them."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 @dataclass(frozen=True)
 class Environment:
     state: State
     plan: Plan
-    tracing: Mapping[str, str] = field(default_factory=lambda: tracing_variables())
+    tracing: Mapping[str, str] = field(default_factory=tracing_variables)
 
     def service(self, process: str) -> dict[str, str]:
         """Of one process of a service: ``org``, or ``org-2`` for a replica."""
@@ -91,8 +96,3 @@ class Environment:
         if service == "provisioning":
             return {"DATA_PLANES": ",".join(self.plan.data_planes)}
         return {}
-
-
-def tracing_variables() -> dict[str, str]:
-    """The standard variables of OpenTelemetry, as the caller has them."""
-    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
