@@ -10,7 +10,7 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
-.PHONY: help env demo test test-apart test-fast lint up down schemas openapi docs asyncapi clean
+.PHONY: help env demo test test-apart test-fast lint up down containers schemas openapi docs compose asyncapi clean
 
 help: ## Show these targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -63,7 +63,10 @@ up: env ## Start the mesh of this checkout.
 down: env ## End it; its data stays.
 	@$(BIN)/mesh down
 
-schemas openapi docs asyncapi: env ## Write the checked-in contracts from the code.
+containers: env ## Write the passwords that docker-compose.yml asks for into .env.
+	@$(BIN)/mesh containers
+
+schemas openapi docs compose asyncapi: env ## Write the checked-in contracts from the code.
 	@$(BIN)/python -m deploy.contracts $@
 
 clean: ## Remove what the tools leave behind; environment, state and caches of packages stay.

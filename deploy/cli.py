@@ -11,15 +11,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from deploy import containers, flows, mail, terminal
 from deploy import doctor as checks
-from deploy import flows, mail, terminal
 from deploy.demo import demo
 from deploy.errors import MeshError
 from deploy.plan import parse_replicas
 from deploy.process import recorded
 from deploy.progress import Reporter
 from deploy.stack import Mesh
-from deploy.state import State
+from deploy.state import CHECKOUT, State
 from deploy.status import Document, Observer
 
 _EXIT_CODES = "Exit codes: 0 well · 1 something failed or is not healthy · 2 the command was not understood · 3 there is no mesh here."
@@ -198,10 +198,19 @@ def doctor(as_json: AsJson = False) -> None:
     checks.require_healthy(findings)
 
 
+@app.command("containers")
+def make_containers_ready() -> None:
+    """Write .env with the passwords that docker-compose.yml asks for. Passwords that are there stay."""
+    state = State(CHECKOUT / ".mesh-containers")
+    containers.prepare(state, CHECKOUT / ".env")
+    terminal.line("The passwords are in .env. Start the mesh:  docker compose up --build --wait")
+    terminal.line(f"Look at it from here:                      MESH_STATE={state.root.name} mesh status")
+
+
 @app.command()
 def token() -> None:
     """Print the operator token."""
-    if not recorded(State.default()):
+    if not (recorded(State.default()) or _mesh().plan.hosts):
         raise MeshError("No mesh runs here.", "Start one: mesh up", code=3)
     terminal.line(_mesh().environment.operator_token)
 

@@ -42,7 +42,7 @@ class Databases:
         return self.state.secret(f"postgres:{role}")
 
     async def prepare(self) -> None:
-        await asyncio.to_thread(self._make_secrets)
+        await asyncio.to_thread(self.make_secrets)
         server = await asyncpg.connect(self.server.url())
         try:
             for statement in self._roles():
@@ -55,7 +55,9 @@ class Databases:
             await server.close()
         await asyncio.gather(*(self._prepare_database(name, services) for name, services in self.plan.placement.items()))
 
-    def _make_secrets(self) -> None:
+    def make_secrets(self) -> None:
+        """A password for everybody who logs in."""
+        self._password(CDC)
         for services in self.plan.placement.values():
             for service in services:
                 for kind in _LOGINS:

@@ -1,8 +1,8 @@
 """What each process of the mesh is told: exactly the variables it needs, its secrets among them."""
 
-import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from deploy.databases import Databases
 from deploy.kafka import Broker
@@ -12,25 +12,31 @@ from deploy.state import State
 from deploy.topics import agent_user
 
 
+def tracing_variables() -> dict[str, str]:
+    """The standard variables of OpenTelemetry, as the caller has them."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 @dataclass(frozen=True)
 class Environment:
     state: State
     plan: Plan
+    tracing: Mapping[str, str] = field(default_factory=tracing_variables)
 
     def service(self, process: str) -> dict[str, str]:
         """Of one process of a service: ``org``, or ``org-2`` for a replica."""
         service = process.partition("-")[0]
         return {
             "DATABASE_URL": Databases(self.state, self.plan).url(service, "app"),
-            "HTTP_HOST": HOST,
+            "HTTP_HOST": self.plan.listen,
             "HTTP_PORT": str(self.plan.ports[process]),
-            "CONSOLE_URL": self.url("console"),
-            "PUBLIC_URL": self.url("console"),
+            "CONSOLE_URL": self._public_url,
+            "PUBLIC_URL": self._public_url,
             "CURSOR_SECRET": self.state.secret("cursors"),
-            "OPERATOR_TOKEN_HASH": hashlib.sha256(self.operator_token.encode()).hexdigest(),
+            "OPERATOR_TOKEN_HASH": self.state.digest("operator"),
             **self._kafka(service),
             **self._of_one_service(service),
-            **tracing(),
+            **self.tracing,
         }
 
     def agent(self, plane: str) -> dict[str, str]:
@@ -42,13 +48,13 @@ class Environment:
             "DATA_PLANE_PORT": str(server.port),
             "AGENT_STATE_DIR": str(self.state.root / "agents" / plane),
             **self._kafka(agent_user(plane)),
-            **tracing(),
+            **self.tracing,
         }
 
     def mail(self) -> dict[str, str]:
         return {
             "INBOX_DIR": str(self.state.root / "mail"),
-            "INBOX_HOST": HOST,
+            "INBOX_HOST": self.plan.listen,
             "INBOX_SMTP_PORT": str(self.plan.ports["smtp"]),
             "INBOX_HTTP_PORT": str(self.plan.ports["mail"]),
         }
@@ -56,13 +62,18 @@ class Environment:
     def stripe(self) -> dict[str, str]:
         return {
             "STRIPE_DIR": str(self.state.root / "stripe"),
-            "STRIPE_HOST": HOST,
+            "STRIPE_HOST": self.plan.listen,
             "STRIPE_PORT": str(self.plan.ports["stripe"]),
             "STRIPE_API_KEY": self.stripe_key,
         }
 
     def url(self, name: str) -> str:
-        return f"http://{HOST}:{self.plan.ports[name]}"
+        return f"http://{self.plan.address(name)}"
+
+    @property
+    def _public_url(self) -> str:
+        """Where people come in, with a link or by the Location of their flow."""
+        return f"http://{HOST}:{self.plan.ports['console']}"
 
     @property
     def operator_token(self) -> str:
@@ -79,14 +90,9 @@ class Environment:
     def _of_one_service(self, service: str) -> dict[str, str]:
         if service == "notification":
             port = str(self.plan.ports["smtp"])
-            return {"SMTP_HOST": HOST, "SMTP_PORT": port, "MAIL_FROM": "SaaS Mesh <mesh@localhost.localdomain>"}
+            return {"SMTP_HOST": self.plan.host("smtp"), "SMTP_PORT": port, "MAIL_FROM": "SaaS Mesh <mesh@localhost.localdomain>"}
         if service == "billing":
             return {"STRIPE_API_KEY": self.stripe_key, "STRIPE_API_BASE": self.url("stripe")}
         if service == "provisioning":
             return {"DATA_PLANES": ",".join(self.plan.data_planes)}
         return {}
-
-
-def tracing() -> dict[str, str]:
-    """The standard variables of OpenTelemetry, as the caller has them."""
-    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}

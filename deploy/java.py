@@ -82,14 +82,19 @@ def _archivable(line: str) -> str:
     return "#" if "source:" in line or line.startswith("jdk/proxy") else line.split(" ", maxsplit=1)[0]
 
 
+def argument_file(main: str, arguments: list[str]) -> str:
+    """What ``java @file`` reads."""
+    quoted = ['"' + argument.replace("\\", "\\\\").replace('"', '\\"') + '"' for argument in arguments]
+    return "\n".join([main, *quoted])
+
+
 def run_once(state: State, name: str, main: str, arguments: list[str]) -> None:
     """Run a tool to its end. The arguments go through a private file: they hold secrets, and command lines are public.
 
     :raises subprocess.CalledProcessError: with the tool's output.
     """
-    quoted = ['"' + argument.replace("\\", "\\\\").replace('"', '\\"') + '"' for argument in arguments]
     file = state.rendered(f"{name}.args")
-    write_atomically(file, "\n".join([main, *quoted]))
+    write_atomically(file, argument_file(main, arguments))
     shared = [f"-XX:SharedArchiveFile={archive()}"] if archive().exists() else []
     try:
         subprocess.run(

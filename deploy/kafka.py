@@ -1,4 +1,4 @@
-"""Runs the Kafka broker: one KRaft node on loopback that nobody enters anonymously."""
+"""Runs the Kafka broker: one KRaft node that nobody enters anonymously."""
 
 import base64
 import re
@@ -17,7 +17,10 @@ from deploy.process import Command
 from deploy.state import State, write_atomically
 
 NAME = "kafka"
+FORMAT = "kafka.tools.StorageTool"
+HEAP = ("-Xms128m", "-Xmx384m")
 ADMIN = "admin"
+OUTSIDE = "kafka-outside"
 _TEMPLATE = Path(__file__).parent / "config" / "kafka.properties"
 _CLUSTERS = UUID("6f5a4ef8-3df7-4c42-9d2d-7b5c5b7de0d3")
 
@@ -35,16 +38,19 @@ def properties(template: Path, values: Mapping[str, str | int]) -> str:
 @dataclass(frozen=True)
 class Broker:
     state: State
+    host: str
     port: int
     controller_port: int
+    outside_port: int | None = None
+    """Where clients on the machine around its container come in; they are told to come to loopback."""
 
     @classmethod
     def of(cls, state: State, plan: Plan) -> "Broker":
-        return cls(state, plan.ports["kafka"], plan.ports["kafka-controller"])
+        return cls(state, plan.host("kafka"), plan.ports["kafka"], plan.ports["kafka-controller"], plan.ports.get(OUTSIDE))
 
     @property
     def bootstrap(self) -> str:
-        return f"{HOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def password(self, user: str) -> str:
         return self.state.secret(f"kafka:{user}")
@@ -65,29 +71,35 @@ class Broker:
 
     def prepare(self) -> bool:
         """Write the configuration and format the storage; true when it is new, so that all it knew is gone."""
-        write_atomically(self._properties, self._render(self.state.kafka_data))
+        write_atomically(self._properties, self.properties(self.state.kafka_data))
         if self.state.kafka_data.exists():
             return False
         with tempfile.TemporaryDirectory(dir=self.state.root, prefix="kafka-") as folder:
             draft = Path(folder) / "data"
             config = Path(folder) / "kafka.properties"
-            write_atomically(config, self._render(draft))
-            scram = f'SCRAM-SHA-256=[name="{ADMIN}",password="{self.password(ADMIN)}"]'
-            arguments = ["format", "-t", _cluster_id(self.state), "-c", str(config), "--standalone", "--add-scram", scram]
-            java.run_once(self.state, "kafka-format", "kafka.tools.StorageTool", arguments)
+            write_atomically(config, self.properties(draft))
+            java.run_once(self.state, "kafka-format", FORMAT, self.format_arguments(config))
             draft.rename(self.state.kafka_data)
         return True
 
-    def _render(self, data: Path) -> str:
+    def format_arguments(self, config: Path) -> list[str]:
+        """What the storage tool is told: the administrator has to be there before anybody can make users."""
+        scram = f'SCRAM-SHA-256=[name="{ADMIN}",password="{self.password(ADMIN)}"]'
+        return ["format", "-t", _cluster_id(self.state), "-c", str(config), "--standalone", "--add-scram", scram]
+
+    def properties(self, data: Path) -> str:
+        """The broker's configuration, with its data in that folder."""
+        doors = {"CLIENT": (self.host, self.port)} | ({"OUTSIDE": (HOST, self.outside_port)} if self.outside_port else {})
         values: dict[str, str | int] = {
-            "host": HOST, "port": self.port, "controller_port": self.controller_port, "data": str(data),
+            "listeners": ",".join(f"{name}://{self.host}:{port}" for name, (_, port) in doors.items()),
+            "advertised": ",".join(f"{name}://{host}:{port}" for name, (host, port) in doors.items()),
+            "host": self.host, "controller_port": self.controller_port, "data": str(data),
             "admin_password": self.password(ADMIN), "controller_password": self.password("controller"),
         }  # fmt: skip
         return properties(_TEMPLATE, values)
 
     def command(self) -> Command:
-        options = ["-Xms128m", "-Xmx384m"]
-        argv = java.command(self.state, NAME, "kafka.Kafka", options, [str(self._properties)])
+        argv = java.command(self.state, NAME, "kafka.Kafka", list(HEAP), [str(self._properties)])
         return Command(NAME, argv, java.environment(), folder=self.state.root)
 
     def admin(self) -> AdminClient:

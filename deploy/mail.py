@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from deploy import terminal
 from deploy.errors import MeshError
-from deploy.plan import HOST, Plan
+from deploy.plan import Plan
 from deploy.state import State
 
 app = typer.Typer(help="Show the mails that the mesh has sent.", no_args_is_help=True)
@@ -21,7 +21,7 @@ def messages(to: str | None = None) -> list[dict[str, Any]]:
 
     :raises MeshError: when the inbox does not answer.
     """
-    url = f"http://{HOST}:{Plan.load(State.default()).ports['mail']}/messages"
+    url = f"http://{Plan.load(State.default()).address('mail')}/messages"
     try:
         found: list[dict[str, Any]] = requests.get(url, params={"to": to} if to else {}, timeout=10).json()
     except requests.RequestException as error:

@@ -33,6 +33,8 @@ class Plan(BaseModel):
     databases: int = 1
     replicas: dict[str, int] = {}
     ports: dict[str, int] = {}
+    hosts: dict[str, str] = {}
+    """Where its doors are reached, by the same names, when an engine runs its processes in containers; else all are on loopback."""
 
     @classmethod
     def load(cls, state: State) -> "Plan":
@@ -42,6 +44,18 @@ class Plan(BaseModel):
 
     def save(self, state: State) -> None:
         write_atomically(state.plan, self.model_dump_json(indent=1))
+
+    @property
+    def listen(self) -> str:
+        """The address that its processes listen on: in a container everybody who may come has to come from outside."""
+        return "0.0.0.0" if self.hosts else HOST
+
+    def host(self, name: str) -> str:
+        return self.hosts.get(name, HOST)
+
+    def address(self, name: str) -> str:
+        """``host:port`` of one of its doors."""
+        return f"{self.host(name)}:{self.ports[name]}"
 
     @property
     def placement(self) -> dict[str, tuple[str, ...]]:

@@ -19,9 +19,10 @@ from deploy.state import State, write_atomically
 
 ADMIN = "postgres"
 
+INITDB = ("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+"""Every server is made with these options."""
+
 _EVERY_SERVER = {
-    "listen_addresses": HOST,
-    "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "huge_pages": "off",
     "jit": "off",
@@ -58,6 +59,7 @@ class Server:
 
     state: State
     name: str
+    host: str
     port: int
     settings: dict[str, str]
 
@@ -71,11 +73,15 @@ class Server:
 
     def url(self, database: str = "postgres") -> str:
         """The administrator's URL."""
-        return f"postgresql://{ADMIN}:{self.password}@{HOST}:{self.port}/{database}"
+        return f"postgresql://{ADMIN}:{self.password}@{self.host}:{self.port}/{database}"
+
+    def options(self, **where: str) -> list[str]:
+        """Its settings as options of ``postgres``; ``where`` are those that depend on the place it runs at."""
+        settings = {**_EVERY_SERVER, **self.settings, "port": str(self.port), **where}
+        return [option for key, value in settings.items() for option in ("-c", f"{key}={value}")]
 
     def command(self) -> Command:
-        settings = {**_EVERY_SERVER, **self.settings, "port": str(self.port)}
-        options = [option for key, value in settings.items() for option in ("-c", f"{key}={value}")]
+        options = self.options(listen_addresses=HOST, unix_socket_directories="")
         return Command(
             self.name, [str(_binaries() / "postgres"), "-D", str(self.data), *options],
             {"LC_ALL": "C.UTF-8", "TZ": "UTC"}, _server_user(), self.data,
@@ -96,9 +102,7 @@ class Server:
                 os.chown(folder, user, user)
                 os.chown(password, user, user)
             subprocess.run(
-                [str(_binaries() / "initdb"), "-D", str(folder / "data"), "-U", ADMIN, f"--pwfile={password}",
-                 "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
-                 "--no-sync", "--no-instructions"],
+                [str(_binaries() / "initdb"), "-D", str(folder / "data"), "-U", ADMIN, f"--pwfile={password}", *INITDB, "--no-sync", "--no-instructions"],
                 check=True, user=user, group=user, extra_groups=None if user is None else [], cwd=folder,
                 text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={"LC_ALL": "C.UTF-8", "PATH": os.defpath},
             )  # fmt: skip
@@ -123,11 +127,12 @@ class Server:
 
 
 def control_plane(state: State, plan: Plan) -> Server:
-    return Server(state, "postgres", plan.ports["postgres"], _CONTROL_PLANE)
+    return Server(state, "postgres", plan.host("postgres"), plan.ports["postgres"], _CONTROL_PLANE)
 
 
 def data_plane(state: State, plan: Plan, name: str) -> Server:
-    return Server(state, f"dataplane-{name}", plan.ports[f"dataplane-{name}"], _DATA_PLANE)
+    process = f"dataplane-{name}"
+    return Server(state, process, plan.host(process), plan.ports[process], _DATA_PLANE)
 
 
 def remove_data(state: State) -> None:

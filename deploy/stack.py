@@ -6,19 +6,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy import jars, ports, postgres, process
 from deploy.databases import Databases
-from deploy.environment import Environment, tracing
+from deploy.environment import Environment, tracing_variables
 from deploy.errors import MeshError
 from deploy.kafka import Broker
 from deploy.plan import Plan, data_plane_names, with_ports
 from deploy.process import Command, Running
 from deploy.state import State
-from deploy.status import Document, Observer, parts
+from deploy.status import WELL, Document, Observer, parts
 from deploy.supervisor import NAME as SUPERVISOR
 
 FREE_PORTS = 0
@@ -38,7 +39,7 @@ Report = Callable[[Step], None]
 
 
 def _not_up(document: Document) -> Iterator[str]:
-    return (name for name, part in parts(document) if part["state"] not in ("up", "missing"))
+    return (name for name, part in parts(document) if part["state"] not in WELL)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Mesh:
             "databases": databases,
             "replicas": None if replicas is None else dict(replicas),
         }
-        with mesh.state.locked():
+        with mesh._changing():  # noqa: SLF001 - its own
             mesh._launch(mesh._planned({name: wish for name, wish in wishes.items() if wish is not None}, port_base), report)  # noqa: SLF001 - its own
         mesh._follow(report, timeout)  # noqa: SLF001 - its own
         return mesh
@@ -93,7 +94,7 @@ class Mesh:
         postgres.prepare_binaries()
         plan.save(self.state)
         self.state.progress.write_text("")
-        process.start(self.state, Command(SUPERVISOR, [sys.executable, "-m", "deploy.supervisor", str(self.state.root)], tracing()))
+        process.start(self.state, Command(SUPERVISOR, [sys.executable, "-m", "deploy.supervisor", str(self.state.root)], tracing_variables()))
 
     def _follow(self, report: Report, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -126,8 +127,19 @@ class Mesh:
 
     def stop(self) -> None:
         """End everything, whether its supervisor lives or not. Data stays."""
-        with self.state.locked():
+        with self._changing():
             self._stop()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One ``up``, ``down`` or ``reset`` at a time.
+
+        :raises MeshError: when an engine runs the mesh: then its processes are not ours to start or end.
+        """
+        with self.state.locked():
+            if self.state.plan.exists() and self.plan.hosts:
+                raise MeshError("This mesh runs in containers.", "Tell their engine: docker compose up, docker compose down", code=2)
+            yield
 
     def _stop(self) -> None:
         running = process.recorded(self.state)
@@ -145,7 +157,7 @@ class Mesh:
 
     def reset(self) -> None:
         """End everything and remove all of its data, passwords included."""
-        with self.state.locked():
+        with self._changing():
             self._stop()
             postgres.remove_data(self.state)
         shutil.rmtree(self.state.root)

@@ -107,3 +107,7 @@ class State:
                 known[name] = secrets.token_urlsafe(24).replace("-", "x").replace("_", "y")
                 write_atomically(path, json.dumps(known, indent=1))
             return known[name]
+
+    def digest(self, name: str) -> str:
+        """What is told to those who check the password of that name and need not know it: its SHA-256, hexadecimal."""
+        return hashlib.sha256(self.secret(name).encode()).hexdigest()

@@ -10,26 +10,28 @@ import requests
 
 from deploy import connect, kafka, process
 from deploy.environment import Environment
-from deploy.plan import HOST, Plan
+from deploy.plan import Plan
 from deploy.postgres import Server, control_plane, data_plane
 from deploy.process import Running
 from deploy.state import State
 from deploy.units import has_main
 
 Document = dict[str, Any]
+WELL = ("up", "missing", "unseen")
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Looks at one mesh from outside: at its process records and through its doors."""
+    """Looks at one mesh from outside: at its process records, where its processes are of this machine, and through its doors."""
 
     state: State
     plan: Plan
-    running: dict[str, Running]
+    running: dict[str, Running] | None
 
     @classmethod
     def of(cls, state: State) -> "Observer":
-        return cls(state, Plan.load(state), process.recorded(state))
+        plan = Plan.load(state)
+        return cls(state, plan, None if plan.hosts else process.recorded(state))
 
     def document(self, secrets: bool = False) -> Document:
         """The status document; with ``secrets`` it holds the administrators' credentials."""
@@ -46,18 +48,21 @@ class Observer:
         with ThreadPoolExecutor(len(parts)) as pool:
             started = {name: pool.submit(part) for name, part in parts.items()}
             document = {name: part.result() for name, part in started.items()}
-        document["supervisor"] = {"pid": self._pid("supervisor"), "state": "up" if "supervisor" in self.running else "down"}
+        document["supervisor"] = {"pid": self._pid("supervisor"), "state": self._state("supervisor", None)}
         if secrets:
             self._add_secrets(document)
         return {"healthy": _healthy(document), **document}
 
     def _pid(self, name: str) -> int | None:
-        return self.running[name].pid if name in self.running else None
+        return self.running[name].pid if self.running and name in self.running else None
 
-    def _state(self, name: str, answers: Callable[[], bool]) -> str:
+    def _state(self, name: str, answers: Callable[[], bool] | None) -> str:
+        """``answers`` asks at its door. What has no door and runs in a container is ``unseen``."""
+        if self.running is None:
+            return "unseen" if answers is None else ("up" if answers() else "down")
         if name not in self.running:
             return "down"
-        return "up" if answers() else "starting"
+        return "up" if answers is None or answers() else "starting"
 
     def _services(self) -> Document:
         if not self.plan.services:
@@ -67,7 +72,7 @@ class Observer:
 
     def _service(self, service: str) -> Document:
         names = self.plan.processes_of(service)
-        urls = [f"http://{HOST}:{self.plan.ports[name]}" for name in names]
+        urls = [f"http://{self.plan.address(name)}" for name in names]
         states = [self._state(name, lambda url=url: _ok(f"{url}/readyz")) for name, url in zip(names, urls, strict=True)]  # type: ignore[misc]
         worst = next((state for state in ("down", "starting") if state in states), "up")
         pids = [pid for name in names if (pid := self._pid(name))]
@@ -78,7 +83,7 @@ class Observer:
         if not self.plan.services or not has_main("agent"):
             return []
         names = {plane: f"agent-{plane}" for plane in self.plan.data_planes}
-        return [{"id": plane, "pid": self._pid(name), "state": self._state(name, lambda: True)} for plane, name in names.items()]
+        return [{"id": plane, "pid": self._pid(name), "state": self._state(name, None)} for plane, name in names.items()]
 
     def _kafka(self) -> Document:
         broker = kafka.Broker.of(self.state, self.plan)
@@ -94,18 +99,18 @@ class Observer:
 
     def _server(self, server: Server) -> Document:
         state = self._state(server.name, lambda: asyncio.run(server.ready()))
-        return {"host": HOST, "port": server.port, "pid": self._pid(server.name), "state": state}
+        return {"host": server.host, "port": server.port, "pid": self._pid(server.name), "state": state}
 
     def _data_planes(self) -> list[Document]:
         return [{"id": plane, **self._server(data_plane(self.state, self.plan, plane))} for plane in self.plan.data_planes]
 
     def _mail(self) -> Document:
-        url = f"http://{HOST}:{self.plan.ports['mail']}"
+        url = f"http://{self.plan.address('mail')}"
         state = self._state("mail", lambda: _ok(f"{url}/readyz"))
-        return {"smtp": f"{HOST}:{self.plan.ports['smtp']}", "url": f"{url}/messages", "pid": self._pid("mail"), "state": state}
+        return {"smtp": self.plan.address("smtp"), "url": f"{url}/messages", "pid": self._pid("mail"), "state": state}
 
     def _stripe(self) -> Document:
-        url = f"http://{HOST}:{self.plan.ports['stripe']}"
+        url = f"http://{self.plan.address('stripe')}"
         return {"url": url, "pid": self._pid("stripe"), "state": self._state("stripe", lambda: _ok(f"{url}/readyz"))}
 
     def _add_secrets(self, document: Document) -> None:
@@ -138,6 +143,6 @@ def parts(document: Document) -> Iterator[tuple[str, Document]]:
 
 
 def _healthy(document: Document) -> bool:
-    """Everything is up and every connector runs. A service that is not written yet counts as healthy."""
+    """Everything that can be seen is up and every connector runs. A service that is not written yet counts as healthy."""
     connectors = document["connect"]["connectors"].values()
-    return all(part["state"] in ("up", "missing") for _, part in parts(document)) and set(connectors) == {"RUNNING"}
+    return all(part["state"] in WELL for _, part in parts(document)) and set(connectors) == {"RUNNING"}

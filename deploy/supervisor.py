@@ -15,17 +15,15 @@ from pathlib import Path
 import requests
 from confluent_kafka import KafkaException
 
-from deploy import connect, connectors, java, kafka, process, topics
-from deploy.databases import Databases
-from deploy.plan import HOST, Plan
+from deploy import connect, java, kafka, process
+from deploy.chores import CONNECTORS_EVERY, KAFKA_EVERY, Chores
+from deploy.plan import Plan
 from deploy.process import Running
 from deploy.state import State
 from deploy.units import Unit, has_main, units
 
 NAME = "supervisor"
 _POLL = 0.05
-_CONNECTORS_EVERY = 2.0  # seconds between looks for a failed connector task
-_KAFKA_EVERY = 10.0  # seconds between looks for missing topics, users and rights
 _LONGEST_RETRY = 5.0
 _LOG_LIMIT = 10 * 1024 * 1024  # bytes; one older log of that size is kept beside it
 _STEADY = 30.0  # seconds of running after which the next end counts as a first one
@@ -67,35 +65,13 @@ class Supervisor:
 
     def _chores(self) -> list[tuple[str, tuple[str, ...], Callable[[], Awaitable[str]], float | None]]:
         """Milestones that are not processes: what has to be true in Kafka, Postgres and Connect, again and again."""
-        broker = kafka.Broker.of(self.state, self.plan)
-        admin = broker.admin()
-        users = partial(asyncio.to_thread, topics.ensure_users, admin, broker, self.plan)
-        contents = partial(asyncio.to_thread, topics.ensure_topics, admin, self.plan)
+        chores = Chores(self.state, self.plan)
         return [
-            ("users", ("kafka",), users, _KAFKA_EVERY),
-            ("topics", ("kafka",), contents, _KAFKA_EVERY),
-            ("databases", ("postgres",), self._databases, None),
-            ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, self._connectors), _CONNECTORS_EVERY),
+            ("users", ("kafka",), partial(asyncio.to_thread, chores.users), KAFKA_EVERY),
+            ("topics", ("kafka",), partial(asyncio.to_thread, chores.topics), KAFKA_EVERY),
+            ("databases", ("postgres",), chores.databases, None),
+            ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, chores.connectors), CONNECTORS_EVERY),
         ]
-
-    async def _databases(self) -> str:
-        await Databases(self.state, self.plan).prepare()
-        return ""
-
-    def _connectors(self) -> str:
-        """Every database has its connector, and every task of it runs. In words, what had to be done."""
-        worker = connect.Worker.of(self.state, self.plan)
-        done = []
-        for database in self.plan.placement:
-            password = worker.secret_reference("mesh_cdc")
-            config = connectors.changes_connector(database, HOST, self.plan.ports["postgres"], password)
-            if worker.registry.ensure(f"{database}-changes", config):
-                worker.registry.await_running(f"{database}-changes")
-                done.append(f"{database}-changes")
-            elif worker.registry.state(f"{database}-changes") == "FAILED":
-                worker.registry.restart_failed(f"{database}-changes")
-                done.append(f"{database}-changes restarted")
-        return ", ".join(done)
 
     async def _keep(self, unit: Unit) -> None:
         """One unit: start it or adopt it, wait for its end, and again."""

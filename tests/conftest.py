@@ -1,6 +1,7 @@
 """One real mesh for the whole run: started once, on free ports, with a state of its own.
 
-``MESH_TEST_STATE=<folder>`` keeps the mesh of that folder running between runs, for a fast loop.
+``MESH_TEST_STATE=<folder>`` keeps the mesh of that folder running between runs, for a fast loop. ``--stack=containers`` takes the
+mesh of docker-compose.yml instead, without the tests that hurt the local stack's processes.
 """
 
 import os
@@ -10,18 +11,63 @@ from pathlib import Path
 import pytest
 
 from deploy.stack import Mesh
+from tests import containers
 from tests.mesh import Customer, TestMesh
 from tests.traces import Traces
 
+LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stack", choices=("local", "containers"), default="local", help="What the mesh of the tests is made of.")
     parser.addoption("--databases", type=int, default=None, help="How many databases the services share, with a connector each.")
     parser.addoption("--data-planes", type=int, default=None, help="How many data planes.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--stack") == "containers":
+        if config.getoption("--databases") or config.getoption("--data-planes"):
+            raise pytest.UsageError("--databases and --data-planes are for the local stack: docker-compose.yml has one of each.")
+        containers.require_engine()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--stack") == "containers":
+        config.stash[LEFT_OUT] = containers.leave_out(config, items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name what was not run on containers: nobody may think that it was."""
+    left_out = config.stash.get(LEFT_OUT, [])
+    if left_out:
+        terminalreporter.section(f"not run on containers: {len(left_out)} tests of the local stack's processes")
+        for item in left_out:
+            terminalreporter.line(item.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def hands_off(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that ends or holds a process says so by its marker; on containers it could not run."""
+    if not containers.touches_processes(request.node):
+        for touch in ("kill", "hold"):
+            monkeypatch.setattr(Mesh, touch, _refuse)
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError(f"mark this test with pytest.mark.{containers.MARKER}: it touches processes of the local stack")
 
 
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[TestMesh]:
     """The running mesh. Tests share it, so each makes organizations and people of its own."""
+    if request.config.getoption("--stack") == "containers":
+        with containers.running(tmp_path_factory.mktemp("mesh state")) as running:
+            yield running
+    else:
+        yield from _local(tmp_path_factory, request)
+
+
+def _local(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[TestMesh]:
     kept = os.environ.get("MESH_TEST_STATE")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("mesh state")
     traces = Traces.for_mesh(folder)

@@ -82,9 +82,11 @@ class TestMesh:
 
     __test__ = False
 
-    def __init__(self, mesh: Mesh, traces: Traces) -> None:
+    def __init__(self, mesh: Mesh, traces: Traces, log: Callable[[str], str] | None = None) -> None:
         self.mesh = mesh
         self.traces = traces
+        self.log = log or (lambda name: mesh.state.log(name).read_text())
+        """What a process has written."""
         self.status = mesh.status()
         self.urls = {name: s["url"] for name, s in self.status["services"].items() if s}
         self.anyone = Door(self.urls)

@@ -1,10 +1,10 @@
-"""``python -m deploy.contracts schemas|openapi|docs|asyncapi``: writes what is checked in (and build/asyncapi.json)."""
+"""``python -m deploy.contracts schemas|openapi|docs|compose|asyncapi``: writes what is checked in (and build/asyncapi.json)."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.contracts import ROOT, as_json, asyncapi, catalogs, locked, openapi
+from deploy.contracts import ROOT, as_json, asyncapi, catalogs, compose, locked, openapi
 
 BUILD = ROOT / "build"
 
@@ -12,6 +12,7 @@ WRITERS: dict[str, Callable[[], dict[Path, str]]] = {
     "schemas": locked.files,
     "openapi": openapi.files,
     "docs": catalogs.files,
+    "compose": compose.files,
     "asyncapi": lambda: {BUILD / "asyncapi.json": as_json(asyncapi.document())},
 }
 

@@ -1,5 +1,7 @@
 """Every organization has exactly one customer at Stripe, whatever fails on the way."""
 
+import pytest
+
 from tests.billing.conftest import Billing
 from tests.billing.test_subscriptions import subscription
 from tests.mesh import Customer, TestMesh, eventually
@@ -25,6 +27,7 @@ def test_stripe_learns_a_new_name(customer: Customer, billing: Billing) -> None:
     eventually(lambda: [c["name"] for c in billing.at_stripe(customer.org_id)] == ["Second"], what="the new name at Stripe")
 
 
+@pytest.mark.processes
 def test_killed_between_stripes_answer_and_our_note_there_is_no_second_customer(mesh: TestMesh, billing: Billing) -> None:
     with billing.stripe_is_slow():
         customer = mesh.sign_up()
@@ -45,6 +48,7 @@ def test_killed_between_stripes_answer_and_our_note_there_is_no_second_customer(
     assert billing.customer_states(org_id) == ["requested", "ready"]
 
 
+@pytest.mark.processes
 def test_killed_during_the_call_there_is_no_second_customer(mesh: TestMesh, billing: Billing) -> None:
     with billing.stripe_is_slow():
         customer = mesh.sign_up()
@@ -57,6 +61,7 @@ def test_killed_during_the_call_there_is_no_second_customer(mesh: TestMesh, bill
     assert [c["id"] for c in billing.at_stripe(org_id)] == [shown]
 
 
+@pytest.mark.processes
 def test_an_organization_made_while_stripe_is_away_gets_its_customer_later(mesh: TestMesh, billing: Billing) -> None:
     with billing.away("stripe"):
         customer = mesh.sign_up()
@@ -68,6 +73,7 @@ def test_an_organization_made_while_stripe_is_away_gets_its_customer_later(mesh:
     eventually(lambda: [(c["id"], c["name"]) for c in billing.at_stripe(org_id)] == [(shown, "Renamed meanwhile")], what="one customer, well named")
 
 
+@pytest.mark.processes
 def test_when_stripe_stays_away_the_customer_has_failed_and_the_subscription_stands(mesh: TestMesh, billing: Billing) -> None:
     with billing.away("stripe"):
         customer = mesh.sign_up()

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.billing.conftest import Billing
 from tests.mesh import Customer, TestMesh, eventually
 
@@ -54,6 +56,7 @@ def test_a_trial_lasts_until_its_last_hour(customer: Customer, mesh: TestMesh) -
     assert customer.get("billing", f"/orgs/{customer.org_id}/subscription", headers={"Mesh-Position": position}).json()["limits"] == TEAM
 
 
+@pytest.mark.processes
 def test_a_trial_that_ends_while_billing_is_away_ends_when_it_is_back(customer: Customer, mesh: TestMesh, billing: Billing) -> None:
     subscription(customer)
     with billing.away("billing"):
@@ -61,6 +64,7 @@ def test_a_trial_that_ends_while_billing_is_away_ends_when_it_is_back(customer: 
     eventually(lambda: subscription(customer)["limits"] == FREE, what="the end of the trial")
 
 
+@pytest.mark.processes
 def test_an_organization_made_while_billing_is_away_gets_its_subscription_once(mesh: TestMesh, billing: Billing) -> None:
     with billing.away("billing"):
         customer = mesh.sign_up()

@@ -174,6 +174,7 @@ def test_a_reaction_that_fails_is_shown_within_seconds_and_its_flow_goes_on_when
     assert ended(ann, ann.flow_id)["state"] == "done"
 
 
+@pytest.mark.processes
 def test_a_flow_whose_next_service_does_not_act_is_overdue_and_goes_on_when_it_does(mesh: TestMesh) -> None:
     mesh.mesh.hold("org")
     mesh.mesh.kill("org")
@@ -189,6 +190,7 @@ def test_a_flow_whose_next_service_does_not_act_is_overdue_and_goes_on_when_it_d
 
 
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.processes
 def test_a_console_that_is_killed_goes_on_and_tells_nothing_twice(mesh: TestMesh, times: int) -> None:
     people = []
     for _ in range(times):

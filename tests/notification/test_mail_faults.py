@@ -5,6 +5,8 @@ import threading
 import uuid
 from collections import Counter
 
+import pytest
+
 from tests.flows.people import token_of
 from tests.mesh import Customer, TestMesh, eventually
 from tests.notification.mailbox import VERIFY, caught_up, mail_server, no_mail_server
@@ -15,6 +17,7 @@ def suspend(owner: Customer) -> None:
     assert owner.post("org", f"/orgs/{owner.org_id}/suspend", {"reason": "a fault"}).status_code == 202
 
 
+@pytest.mark.processes
 def test_mails_wait_for_a_server_that_is_away_and_come_once(mesh: TestMesh, customer: Customer) -> None:
     token_of(mesh, customer.email, VERIFY)
     with no_mail_server(mesh):
@@ -28,6 +31,7 @@ def test_mails_wait_for_a_server_that_is_away_and_come_once(mesh: TestMesh, cust
     assert len(mesh.mails(customer.email, "Acme is suspended")) == 1
 
 
+@pytest.mark.processes
 def test_a_mail_that_is_refused_for_good_fails_at_once(mesh: TestMesh, customer: Customer) -> None:
     token_of(mesh, customer.email, VERIFY)
     with mail_server(mesh, lambda _: "550 5.1.1 nobody of this name") as server:
@@ -38,6 +42,7 @@ def test_a_mail_that_is_refused_for_good_fails_at_once(mesh: TestMesh, customer:
     assert mesh.rows("SELECT id FROM notification.due WHERE id = $1", uuid.UUID(str(failed["id"]))) == []
 
 
+@pytest.mark.processes
 def test_a_mail_that_is_refused_for_now_is_tried_again(mesh: TestMesh, customer: Customer) -> None:
     answers = iter(["451 try later"])
 
@@ -64,6 +69,7 @@ def test_a_change_that_comes_again_makes_no_second_mail(mesh: TestMesh, customer
     assert len(mesh.mails(customer.email, VERIFY)) == 1
 
 
+@pytest.mark.processes
 def test_a_kill_under_way_repeats_at_most_the_mails_that_were_leaving(mesh: TestMesh) -> None:
     """The service dies while the server has taken some mails and not said yes to them."""
     killed = threading.Event()

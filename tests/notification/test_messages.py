@@ -3,6 +3,8 @@
 import uuid
 from typing import Any
 
+import pytest
+
 from tests.flows.people import introduce, ready_database, token_of, verify
 from tests.mesh import Customer, TestMesh, eventually
 from tests.notification.mailbox import VERIFY, caught_up, invite, no_mail_server
@@ -107,6 +109,7 @@ def test_an_invitation_is_mailed_with_a_link_to_it(mesh: TestMesh, customer: Cus
     assert "as admin" in mail["text"]
 
 
+@pytest.mark.processes
 def test_a_withdrawn_invitation_is_not_mailed_any_more(mesh: TestMesh, customer: Customer) -> None:
     verify(mesh, customer)
     withdrawn, kept = (f"{name}.{uuid.uuid4().hex[:12]}@example.com" for name in ("gone", "kept"))

@@ -9,6 +9,8 @@ from tests.flows.people import credentials, execute, introduce, may_log_in, read
 from tests.mesh import TestMesh, eventually
 from tests.provisioning.conftest import Home
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("victim", ["provisioning", "agent-local"])
 def test_killed_while_people_sign_up_everyone_has_their_database(mesh: TestMesh, victim: str) -> None:
