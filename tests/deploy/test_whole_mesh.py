@@ -24,6 +24,7 @@ def say(mesh: TestMesh, monkeypatch: pytest.MonkeyPatch) -> Say:
     return lambda *words: CliRunner().invoke(app, list(words), catch_exceptions=False)
 
 
+@pytest.mark.processes
 def test_the_status_is_the_document_that_programs_rely_on(mesh: TestMesh, say: Say) -> None:
     done = say("status", "--json")
     document = json.loads(done.stdout)
@@ -46,12 +47,14 @@ def test_the_status_is_the_document_that_programs_rely_on(mesh: TestMesh, say: S
     assert all(type(part["pid"]) is int for part in one_pid)
 
 
+@pytest.mark.processes
 def test_every_process_has_a_log_of_its_own(mesh: TestMesh) -> None:
     running = process.recorded(mesh.mesh.state)
     assert len(running) == 14, "the bus, two servers of Postgres, mail, Stripe, six services, an agent, the supervisor"
     assert all(mesh.mesh.state.log(name).exists() for name in running)
 
 
+@pytest.mark.processes
 def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_what_to_try_next(mesh: TestMesh, say: Say) -> None:
     before = {name: one.pid for name, one in process.recorded(mesh.mesh.state).items() if name != "supervisor"}
     told = say("up").stdout
