@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 DOCUMENT = "docs/acceptance.md"
-UNSHOWN = "## Not shown yet"
 
 _ROW = re.compile(r"^\|(?P<promise>[^|]+)\|(?P<tests>[^|]+)\|\s*$")
 _TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
@@ -29,11 +28,6 @@ def promises(text: str) -> Iterator[Promise]:
         row = _ROW.match(line)
         if row and row["promise"].strip() != "promise" and not set(row["promise"].strip()) <= set("-: "):
             yield Promise(row["promise"].strip(), tuple(_TEST.findall(row["tests"])))
-
-
-def unshown(text: str) -> list[str]:
-    """What the list at the end names."""
-    return [line for line in text.partition(UNSHOWN)[2].splitlines() if line.startswith("- ")]
 
 
 def exists(root: Path, test: str) -> bool:

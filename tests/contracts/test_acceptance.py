@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contracts.promises import DOCUMENT, OUTCOMES, Outcomes, exists, promises, unshown
+from tests.contracts.promises import DOCUMENT, OUTCOMES, Outcomes, exists, promises
 from tests.rules.files import ROOT
 
 TABLE = (ROOT / DOCUMENT).read_text()
@@ -27,10 +27,6 @@ def test_no_promise_is_written_twice() -> None:
     assert len(words) == len(set(words))
 
 
-def test_nothing_is_left_unshown() -> None:
-    assert not unshown(TABLE)
-
-
 @pytest.mark.last
 def test_every_promise_is_shown_by_a_test_that_passed(request: pytest.FixtureRequest) -> None:
     outcomes, whole = request.config.stash[OUTCOMES], _is_whole(request.config)
@@ -46,13 +42,9 @@ def test_every_promise_is_shown_by_a_test_that_passed(request: pytest.FixtureReq
 BAD = """
 | promise | test |
 | --- | --- |
-| It is there | `tests/contracts/test_acceptance.py::test_nothing_is_left_unshown` |
+| It is there | `tests/contracts/test_acceptance.py::test_no_promise_is_written_twice` |
 | It is not there | `tests/contracts/test_acceptance.py::test_that_nobody_wrote` |
 | Nothing shows it | by hand |
-
-## Not shown yet
-
-- something
 """
 
 
@@ -62,7 +54,6 @@ def test_a_promise_without_its_test_is_caught() -> None:
     assert not exists(ROOT, wrong.tests[0])
     assert not exists(ROOT, "tests/no/file.py::test_x")
     assert nothing.tests == ()
-    assert unshown(BAD) == ["- something"]
 
 
 @pytest.mark.parametrize(("outcome", "good"), [("passed", True), ("failed", False), ("skipped", False), (None, False)])
