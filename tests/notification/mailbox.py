@@ -8,6 +8,7 @@ from email import message_from_bytes
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from deploy.plan import is_free
 from tests.flows.people import introduce
 from tests.mesh import Customer, TestMesh, eventually
 
@@ -58,7 +59,8 @@ def no_mail_server(mesh: TestMesh) -> Iterator[None]:
     mesh.mesh.hold("mail")
     try:
         mesh.mesh.kill("mail")
-        eventually(lambda: mesh.mesh.pid("mail") is None)
+        port = int(mesh.status["mail"]["smtp"].rpartition(":")[2])
+        eventually(lambda: mesh.mesh.pid("mail") is None and is_free(port), what="its port to be free: its threads end after it")
         yield
     finally:
         mesh.mesh.release("mail")
