@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.changes import Context, stream_id
+from shared.failpoints import failpoint
 from shared.healing import every
 from shared.log import log
 from shared.metrics import metrics
@@ -188,6 +189,7 @@ class JobRunner:
     async def _act(self, work: Work) -> None:
         async with asyncio.timeout(LEASE.total_seconds() - 2):
             await self.job.function(work)
+        failpoint("work")
         await self._remove(work)
 
     async def _remove(self, work: Work) -> None:

@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 
 from shared.changes import Context, new_flow_id
 from shared.errors import Refused
+from shared.failpoints import failpoint
 from shared.http.problems import standard
 from shared.positions import READERS
 from shared.settings import settings
@@ -190,6 +191,8 @@ class UnitRoute(APIRoute):
                 await unit.end_with(error)
                 raise
             await unit.finish(response)
+            if unit.writes:
+                failpoint("answer")
             return _tagged(request, response)
 
         return in_transaction

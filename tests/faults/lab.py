@@ -9,12 +9,11 @@ from typing import Any
 
 import asyncpg
 
-from deploy.plan import SERVICES
+GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError)
+"""A server that is not there now."""
+
 from deploy.stack import Mesh
 from deploy.status import Document
-from tests.faults.client import AWAY
-
-CONSUMERS = SERVICES
 
 
 @dataclass
@@ -51,10 +50,23 @@ class Lab:
             for name in names:
                 self.mesh.release(name)
 
+    @contextlib.asynccontextmanager
+    async def replicas(self, *services: str) -> AsyncIterator[None]:
+        """These services run twice inside, as ``org`` and ``org-2``."""
+        await asyncio.to_thread(Mesh.start, self.mesh.state.root, replicas=dict.fromkeys(services, 2))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(Mesh.start, self.mesh.state.root, replicas={})
+
+    async def run(self, sql: str, url: str | None = None) -> None:
+        """A statement that cannot be inside of a transaction, or answers nothing."""
+        await self.rows(sql, url=url)
+
     async def rows(self, sql: str, *args: Any, url: str | None = None) -> list[dict[str, Any]]:
         """What an administrator sees in the control plane, or at another server. Waits for a server that is away."""
         while True:
-            with contextlib.suppress(*AWAY):
+            with contextlib.suppress(*GONE):
                 connection = await asyncpg.connect(url or self.document["postgres"]["url"], timeout=10)
                 try:
                     return [dict(r) for r in await connection.fetch(sql, *args)]

@@ -26,6 +26,7 @@ class Flight:
     kind: str
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Home:
 
     org_id: str
     owner: Who
-    database: str
+    name: str
 
 
 @dataclass
@@ -60,6 +61,8 @@ class Load:
     seed: int
     size: Size = field(default_factory=Size)
     homes: list[Home] = field(default_factory=list)
+    quiet: Home = field(init=False)
+    """An organization in which nothing happens by itself."""
     mates: list[Who] = field(default_factory=list)
     forgetful: list[str] = field(default_factory=list)
     flights: dict[int, Flight] = field(default_factory=dict)
@@ -79,16 +82,17 @@ class Load:
 
         mates = -(-self.size.inviting // max(1, self.size.organizations - self.size.suspending)) * 2 + 4
         made = await asyncio.gather(
-            *(one(self._make_home) for _ in range(self.size.organizations)),
+            *(one(self._make_home) for _ in range(self.size.organizations + 1)),
             *(one(self._make_mate) for _ in range(mates)),
             *(one(self._make_person) for _ in range(self.size.resets)),
         )
-        self.homes = [m for m in made if isinstance(m, Home)]
+        self.quiet, *self.homes = [m for m in made if isinstance(m, Home)]
         self.mates = [m for m in made if isinstance(m, Who)]
         self.forgetful = [m for m in made if isinstance(m, str)]
 
     async def _make_home(self) -> Home:
-        email, flow_id = await self._sign_up(f"Org {self._run} {next(self._numbers)}")
+        name = f"Org {self._run} {next(self._numbers)}"
+        email, flow_id = await self._sign_up(name)
         await self.client.finished(flow_id)
         owner = await self._signed_in(email)
         orgs = await self.client.send("GET", "org", "/orgs", who=owner)
@@ -97,7 +101,7 @@ class Load:
         databases = await self.client.send("GET", "provisioning", f"/orgs/{org_id}/databases", who=owner)
         first = databases["items"][0]
         self.ledger.databases[first["id"]] = OwedDatabase(org_id, first["name"], first["limits"]["connections"])
-        return Home(org_id, owner, first["id"])
+        return Home(org_id, owner, name)
 
     async def _make_mate(self) -> Who:
         return await self._signed_in((await self._sign_up(None))[0])
@@ -183,6 +187,7 @@ class Load:
             yield flight
         finally:
             self.flights.pop(number, None)
+            flight.ended = time.monotonic()
             flight.done.set()
 
     async def _start(self, flight: Flight, method: str, service: str, path: str, json: Any = None, who: Who | None = None) -> dict[str, Any]:
@@ -192,6 +197,11 @@ class Load:
         return answer
 
     # What people do
+
+    async def rename(self, home: Home, name: str) -> None:
+        name = f"{name} {self._run} {next(self._numbers)}"
+        await self.client.send("PATCH", "org", f"/orgs/{home.org_id}", {"name": name}, home.owner)
+        self.ledger.sign_ups[home.owner.email] = home.name = name
 
     async def _signs_up(self, rng: random.Random) -> None:
         async with self._flight("sign up"):

@@ -1,13 +1,12 @@
 """``make faults``: every fault under load, judged by one oracle; a table for people, JSON for machines."""
 
 import asyncio
-import contextlib
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +14,11 @@ from typing import Annotated
 import typer
 
 from deploy.stack import Mesh
-from tests.faults.cases import CASES, Case, NotRun
-from tests.faults.client import Client
-from tests.faults.lab import Lab
-from tests.faults.ledger import Ledger
-from tests.faults.load import KINDS, Load, Size
-from tests.faults.oracle import Oracle, Verdict
+from tests.faults.cases import CASES
+from tests.faults.load import KINDS, Flight, Size
+from tests.faults.oracle import Verdict
+from tests.faults.registry import Case, NeverHit, NotRun
+from tests.faults.world import World
 
 LEAST_IN_FLIGHT = 200
 CASES_A_MESH = 8
@@ -40,6 +38,7 @@ class Result:
     doubled: int = 0
     disordered: int = 0
     seconds: float | None = None
+    spread: dict[str, float] = field(default_factory=dict)
     repeated_mails: int = 0
     not_run: str = ""
     findings: list[str] = field(default_factory=list)
@@ -60,24 +59,6 @@ class Result:
 HEAD = f"{'fault':<52} {'in flight':>9} {'lost':>5} {'doubled':>8} {'disordered':>11} {'seconds':>8}"
 
 
-@dataclass
-class World:
-    """A mesh with people on it, and what they were promised so far."""
-
-    lab: Lab
-    load: Load
-    oracle: Oracle
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def on(cls, mesh: Mesh, seed: int, size: Size) -> AsyncIterator["World"]:
-        lab, ledger = Lab.of(mesh), Ledger()
-        async with Client.open(lab.document, ledger) as client:
-            load = Load(client, ledger, seed, size)
-            await load.settle()
-            yield cls(lab, load, Oracle(lab, ledger))
-
-
 async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Result:
     """Load, fault, recovery, verdict."""
     result = Result(one.name)
@@ -90,9 +71,11 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
             if counts.total() < least or set(counts) != set(KINDS):
                 result.findings.append(f"only {dict(counts)} in flight")
             affected = list(world.load.flights.values())
-            await one.harm(world.lab)
-            result.seconds = await _until_steady(world, [f.done for f in affected])
+            await one.harm(world)
+            result.seconds, result.spread = await _until_steady(world, affected)
             await asyncio.sleep(AFTERWARDS)
+    except NeverHit as why:
+        result.findings.append(f"not hit: {why}")
     except NotRun as why:
         result.not_run = str(why)
     except TimeoutError as error:
@@ -101,12 +84,15 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
     return result
 
 
-async def _until_steady(world: World, ended: Iterable[asyncio.Event]) -> float:
+async def _until_steady(world: World, affected: list[Flight]) -> tuple[float, dict[str, float]]:
+    """Seconds until the last of them had ended and all was healthy; and until the median, nine tenths and the last of each kind had."""
     began = time.monotonic()
     async with asyncio.timeout(150):
-        await asyncio.gather(*(e.wait() for e in ended))
+        await asyncio.gather(*(f.done.wait() for f in affected))
         await world.lab.healthy()
-    return time.monotonic() - began
+    took = sorted(max(0.0, f.ended - began) for f in affected)
+    spread = {"median": took[len(took) // 2], "nine tenths": took[len(took) * 9 // 10]}
+    return time.monotonic() - began, spread | {kind: max(f.ended - began for f in affected if f.kind == kind) for kind in KINDS}
 
 
 def _take(result: Result, verdict: Verdict) -> None:
