@@ -6,6 +6,7 @@ again, so that the outside effect needs the row's id as its idempotency key.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -200,16 +201,27 @@ class JobRunner:
             await tx.run("DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4", work.kind, work.target, work.id, work.lease)
 
     async def _postpone(self, work: Work, error: Exception) -> None:
+        """Gives the lease back. While the database is away that waits too: else the work would lie still until its lease runs out."""
         delay = timedelta(seconds=min(300.0, 0.5 * 2 ** min(work.attempt, 12)))
-        try:
-            async with work.transaction() as tx:
-                await tx.run(
-                    "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
-                    work.kind, work.target, work.id, work.lease, delay,
-                )  # fmt: skip
-                await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)
-        except TRANSIENT:
-            log.info("the lease runs out by itself", extra={"kind": work.kind})
+        until = time.monotonic() + LEASE.total_seconds()
+        while True:
+            try:
+                await self._note_failure(work, error, delay)
+            except TRANSIENT:
+                if time.monotonic() > until:
+                    log.info("the lease runs out by itself", extra={"kind": work.kind})
+                    return
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _note_failure(self, work: Work, error: Exception, delay: timedelta) -> None:
+        async with work.transaction() as tx:
+            await tx.run(
+                "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
+                work.kind, work.target, work.id, work.lease, delay,
+            )  # fmt: skip
+            await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)
 
 
 def _context(stored: dict[str, object]) -> Context:

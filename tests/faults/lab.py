@@ -9,11 +9,11 @@ from typing import Any
 
 import asyncpg
 
-GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError)
-"""A server that is not there now."""
-
 from deploy.stack import Mesh
 from deploy.status import Document
+
+GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError)
+"""A server that is not there now."""
 
 
 @dataclass
@@ -32,10 +32,10 @@ class Lab:
         for name in names:
             self.mesh.kill(name, number)
 
-    async def healthy(self, timeout: float = 90) -> None:
+    async def healthy(self, timeout: float = 90) -> None:  # noqa: ASYNC109 - handed on
         await asyncio.to_thread(self.mesh.wait_healthy, timeout)
 
-    async def until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:  # noqa: ASYNC109 - handed on
         await asyncio.to_thread(self.mesh.wait, condition, timeout, what)
 
     @contextlib.asynccontextmanager

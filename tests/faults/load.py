@@ -19,6 +19,10 @@ KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset"
 VERIFY, RESET = "Verify your address", "Set a new password"
 
 
+class Stuck(Exception):
+    """People still wait for something when everything should long have ended."""
+
+
 @dataclass
 class Flight:
     """One flow that was asked for and has not ended."""
@@ -67,6 +71,8 @@ class Load:
     forgetful: list[str] = field(default_factory=list)
     flights: dict[int, Flight] = field(default_factory=dict)
     resting: bool = True
+    patience: float = 60.0
+    """Seconds that the last flows may take."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
@@ -133,19 +139,21 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def runs(self) -> AsyncIterator[None]:
-        """Every lane goes from flow to flow; at the end each finishes the one it is in. Raises TimeoutError after two minutes of that."""
+        """Every lane goes from flow to flow; at the end each finishes the one it is in. Raises :class:`Stuck` when some cannot."""
         self.resting = False
         lanes = [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._lanes())]
         try:
             yield
-            self.resting = True
-            await asyncio.wait_for(asyncio.gather(*lanes), 150)
         finally:
             self.resting = True
-            for lane in lanes:
+            _, stuck = await asyncio.wait(lanes, timeout=self.patience)
+            named = [f"{f.kind} {f.flow_id}" for f in self.flights.values()]
+            for lane in stuck:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
             self.flights.clear()
+        if stuck:
+            raise Stuck(f"{len(stuck)} lanes cannot go on: {named[:10]}")
 
     def _lanes(self) -> Iterator[Callable[[random.Random], Awaitable[None]]]:
         suspending, steady = self.homes[: self.size.suspending], self.homes[self.size.suspending :]
@@ -172,12 +180,11 @@ class Load:
     def in_flight(self) -> Counter[str]:
         return Counter(f.kind for f in list(self.flights.values()))
 
-    async def until_in_flight(self, least: int, timeout: float = 60) -> Counter[str]:
+    async def until_in_flight(self, least: int, seconds: float = 60) -> None:
         """Waits for so many flows in flight, of every kind, or for the time to be over."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end and (self.in_flight().total() < least or set(self.in_flight()) != set(KINDS)):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and (self.in_flight().total() < least or set(self.in_flight()) != set(KINDS)):  # noqa: ASYNC110 - a number, no event
             await asyncio.sleep(0.05)
-        return self.in_flight()
 
     @contextlib.asynccontextmanager
     async def _flight(self, kind: str) -> AsyncIterator[Flight]:

@@ -25,6 +25,6 @@ async def disorder(lab: Lab) -> list[str]:
     """In words: each effect that was written after one of a later cause."""
     found = []
     for service, table, op in _WITNESSES:
-        for r in await lab.rows(_STEPS_BACK % service, table, op):
-            found.append(f"{service}.{table} {r['stream']}.{r['seq']}: because of {r['cause']}.{r['cause_seq']}, after one because of {r['before']}")
+        rows = await lab.rows(_STEPS_BACK % service, table, op)
+        found += [f"{service}.{table} {r['stream']}.{r['seq']}: because of {r['cause']}.{r['cause_seq']}, after one because of {r['before']}" for r in rows]
     return found

@@ -9,13 +9,13 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deploy.stack import Mesh
 from tests.faults.cases import CASES
-from tests.faults.load import KINDS, Flight, Size
+from tests.faults.load import KINDS, Flight, Size, Stuck
 from tests.faults.oracle import Verdict
 from tests.faults.registry import Case, NeverHit, NotRun
 from tests.faults.world import World
@@ -23,6 +23,8 @@ from tests.faults.world import World
 LEAST_IN_FLIGHT = 200
 CASES_A_MESH = 8
 """A mesh is replaced after so many cases, and after a red one."""
+PATIENCE = 120.0
+"""Seconds until a mesh that is not steady yet is given up."""
 AFTERWARDS = 3.0
 """Seconds that the load goes on after all that was in flight has ended."""
 
@@ -64,7 +66,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
     result = Result(one.name)
     try:
         async with world.load.runs():
-            counts = await world.load.until_in_flight(least)
+            await world.load.until_in_flight(least)
             await asyncio.sleep(1)
             counts = world.load.in_flight()
             result.in_flight, result.kinds = counts.total(), dict(counts)
@@ -78,8 +80,10 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
         result.findings.append(f"not hit: {why}")
     except NotRun as why:
         result.not_run = str(why)
-    except TimeoutError as error:
-        result.findings.append(f"the load could not finish: {error!r}")
+    except TimeoutError:
+        result.findings.append(f"not everything that was in flight had ended after {PATIENCE:.0f} s")
+    except Stuck as error:
+        result.findings.append(str(error))
     _take(result, await world.oracle.settled())
     return result
 
@@ -87,7 +91,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
 async def _until_steady(world: World, affected: list[Flight]) -> tuple[float, dict[str, float]]:
     """Seconds until the last of them had ended and all was healthy; and until the median, nine tenths and the last of each kind had."""
     began = time.monotonic()
-    async with asyncio.timeout(150):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(f.done.wait() for f in affected))
         await world.lab.healthy()
     took = sorted(max(0.0, f.ended - began) for f in affected)
@@ -127,10 +131,14 @@ async def _main(names: list[str], seed: int, report: Path) -> bool:
         print(result.line, flush=True)
         for finding in result.findings[:12]:
             print(f"    {finding}", flush=True)
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps({"seed": seed, "seconds": time.monotonic() - began, "results": [asdict(r) for r in results]}, indent=1))
+        _write(report, {"seed": seed, "seconds": time.monotonic() - began, "results": [asdict(r) for r in results]})
     print(f"{sum(r.green for r in results)} of {len(results)} green after {time.monotonic() - began:.0f} s; JSON in {report}")
     return all(r.green for r in results)
+
+
+def _write(report: Path, document: dict[str, Any]) -> None:
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(document, indent=1))
 
 
 def command(

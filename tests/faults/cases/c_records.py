@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import ConfigResource, ConfigEntry, AlterConfigOpType, ResourceType
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from deploy.plan import SERVICES
 from tests.faults.registry import case
