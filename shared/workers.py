@@ -127,7 +127,7 @@ def jobs_of(service: str) -> list[Job]:
 
 
 _LEASE = """
-UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1
+UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1, holder = $5
 FROM (SELECT o.kind, o.target, o.id FROM due o
       WHERE o.kind = $1 AND o.leased_until < now() AND (o.due_at <= now() OR (
           o.target IN (SELECT 'org:' || c.org_id FROM test_clocks c) AND o.due_at <= mesh_now(substr(o.target, 5)::uuid)))
@@ -158,7 +158,7 @@ class JobRunner:
         """Takes up everything that is due."""
         while True:
             async with self.database.transaction() as tx:
-                rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget)
+                rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget, self.database.holder)
             works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["lease"], r["overdue"]) for r in rows]
             await asyncio.gather(*(self._attempt(w) for w in works))
             if len(rows) < BATCH:
@@ -218,7 +218,7 @@ class JobRunner:
     async def _note_failure(self, work: Work, error: Exception, delay: timedelta) -> None:
         async with work.transaction() as tx:
             await tx.run(
-                "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
+                "UPDATE due SET leased_until = now() + $5, holder = NULL WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
                 work.kind, work.target, work.id, work.lease, delay,
             )  # fmt: skip
             await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)

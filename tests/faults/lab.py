@@ -12,7 +12,15 @@ import asyncpg
 from deploy.stack import Mesh
 from deploy.status import Document
 
-GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError)
+GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """A server that is not there now."""
 
 

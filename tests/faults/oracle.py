@@ -146,9 +146,12 @@ class Oracle:
                     yield Finding("lost" if r[what] < 1 else "doubled", f"{what} of {r['name']}: {r[what]}")
         states = await self.lab.rows("SELECT org_id::text, state FROM org.organizations WHERE org_id = ANY($1::uuid[])", list(self.ledger.suspensions))
         for r in states:
-            owed = "suspended" if self.ledger.suspensions[r["org_id"]] > self.ledger.resumptions[r["org_id"]] else "active"
+            owed = "suspended" if self._is_suspended(r["org_id"]) else "active"
             if r["state"] != owed:
                 yield Finding("lost", f"organization {r['org_id']} is {r['state']}, not {owed}")
+
+    def _is_suspended(self, org_id: str) -> bool:
+        return self.ledger.suspensions[org_id] > self.ledger.resumptions[org_id]
 
     async def _customers(self) -> AsyncIterator[Finding]:
         names = [name for name in self.ledger.sign_ups.values() if name]
@@ -193,7 +196,8 @@ class Oracle:
         }
         for id, owed in self.ledger.databases.items():
             r = found.get(id)
-            if r is None or r["state"] != ("ready" if owed.present else "deleted") or r["connection_limit"] != owed.limit:
+            open_state = "suspended" if self._is_suspended(owed.org_id) else "ready"
+            if r is None or r["state"] != (open_state if owed.present else "deleted") or r["connection_limit"] != owed.limit:
                 yield Finding("lost", f"database {id} is {r}, not {owed}")
             elif (real := catalog.get(r["dbname"])) is None or (owed.present and real != (True, owed.limit)) or (not owed.present and real[0]):
                 yield Finding("lost", f"database {r['dbname']} at the data plane: {real}, not {owed}")

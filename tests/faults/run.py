@@ -15,7 +15,7 @@ import typer
 
 from deploy.stack import Mesh
 from tests.faults.cases import CASES
-from tests.faults.load import KINDS, Flight, Size, Stuck
+from tests.faults.load import KINDS, Flight, Size
 from tests.faults.oracle import Verdict
 from tests.faults.registry import Case, NeverHit, NotRun
 from tests.faults.world import World
@@ -82,8 +82,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
         result.not_run = str(why)
     except TimeoutError:
         result.findings.append(f"not everything that was in flight had ended after {PATIENCE:.0f} s")
-    except Stuck as error:
-        result.findings.append(str(error))
+    result.findings += [f"people still wait for {one}" for one in world.load.stuck]
     _take(result, await world.oracle.settled())
     return result
 
