@@ -1,6 +1,7 @@
 """The ``mesh`` command: brings a mesh up and down and shows how it is."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from deploy.plan import parse_replicas
 from deploy.process import recorded
 from deploy.progress import Reporter
 from deploy.stack import Mesh
-from deploy.state import State
+from deploy.state import CHECKOUT, State
 from deploy.status import Document, Observer
 
 _EXIT_CODES = "Exit codes: 0 well · 1 something failed or is not healthy · 2 the command was not understood · 3 there is no mesh here."
@@ -196,6 +197,12 @@ def doctor(as_json: AsJson = False) -> None:
         if not finding.ok:
             terminal.line(f"           → {escape(finding.mend)}")
     checks.require_healthy(findings)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def faults(context: typer.Context) -> None:
+    """Run the fault suite on meshes of its own: --case, --seed, --list."""
+    sys.exit(subprocess.run([sys.executable, "-m", "tests.faults.run", *context.args], cwd=CHECKOUT, check=False).returncode)
 
 
 @app.command()

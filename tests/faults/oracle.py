@@ -6,19 +6,20 @@ It reads the inbox, the data plane's catalog, the payment provider and the table
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 
 from tests.faults.client import Mail
+from tests.faults.isolation import mixed
 from tests.faults.lab import Lab
 from tests.faults.ledger import Ledger
 from tests.faults.order import disorder
 from tests.faults.replicas import unlike
 
-Kind = Literal["lost", "doubled", "disordered", "unlike", "hidden", "surprise"]
+Kind = Literal["lost", "doubled", "disordered", "unlike", "hidden", "mixed", "surprise"]
 VERIFY, RESET, INVITATION, WELCOME, SUSPENDED, RESUMED = "Verify your", "Set a new", "invites you", "is ready", "is suspended", "is active again"
 
 
@@ -77,6 +78,7 @@ class Oracle:
         for check in checks:
             verdict.findings += [f async for f in check]
         verdict.findings += [Finding("unlike", what) for what in await unlike(self.lab)]
+        verdict.findings += [Finding("mixed", what) for what in await mixed(self.lab)]
         verdict.findings += [Finding("disordered", what) for what in await disorder(self.lab)]
         return verdict
 
@@ -261,6 +263,3 @@ def _by_kind(mails: Iterable[Mail], to: set[str]) -> dict[tuple[str, str], set[s
             if address in to:
                 found[address, kind].add(mail["message_id"])
     return found
-
-
-Check = Callable[[Any], AsyncIterator[Finding]]

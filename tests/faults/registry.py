@@ -1,5 +1,6 @@
 """The list of faults: each is a function that does harm to a mesh under load and returns when the harm is over."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -38,3 +39,14 @@ def case(name: str, *, selected: bool = False) -> Callable[[Harm], Harm]:
         return harm
 
     return register
+
+
+def together(cases: list[Case]) -> Case:
+    """All of these, one shortly after the other, under one load."""
+
+    async def harm(world: World) -> None:
+        for one in cases:
+            await one.harm(world)
+            await asyncio.sleep(2)
+
+    return Case(", ".join(c.name for c in cases), harm)
