@@ -16,8 +16,9 @@ import requests
 from confluent_kafka import KafkaException
 
 from deploy import connect, connectors, java, kafka, process, topics
-from deploy.databases import Databases
+from deploy.databases import Databases, drop_lost_slot
 from deploy.plan import HOST, Plan
+from deploy.postgres import control_plane
 from deploy.process import Running
 from deploy.state import State
 from deploy.units import Unit, has_main, units
@@ -93,6 +94,8 @@ class Supervisor:
                 worker.registry.await_running(f"{database}-changes")
                 done.append(f"{database}-changes")
             elif worker.registry.state(f"{database}-changes") == "FAILED":
+                if asyncio.run(drop_lost_slot(control_plane(self.state, self.plan).url(database), database)):
+                    done.append(f"{database}-changes needs a new slot: Postgres gave up the old one")
                 worker.registry.restart_failed(f"{database}-changes")
                 done.append(f"{database}-changes restarted")
         return ", ".join(done)

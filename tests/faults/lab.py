@@ -9,8 +9,10 @@ from typing import Any
 
 import asyncpg
 
+from deploy import process
 from deploy.stack import Mesh
 from deploy.status import Document
+from deploy.units import units
 
 GONE = (
     OSError,
@@ -66,6 +68,18 @@ class Lab:
             yield
         finally:
             await asyncio.to_thread(Mesh.start, self.mesh.state.root, replicas={})
+
+    @contextlib.asynccontextmanager
+    async def otherwise(self, names: tuple[str, ...], change: Callable[[process.Command], process.Command]) -> AsyncIterator[None]:
+        """Inside, these processes run with another command; afterwards the supervisor starts them as they were."""
+        table = {u.name: u for u in units(self.mesh.state, self.mesh.plan)}
+        async with self.down(*names):
+            await self.until(lambda: not any(self.mesh.pid(n) for n in names), 20, "processes to be down")
+            for name in names:
+                process.start(self.mesh.state, change(table[name].command()))
+            await self.healthy()
+            yield
+            await self.kill(*names)
 
     async def run(self, sql: str, url: str | None = None) -> None:
         """A statement that cannot be inside of a transaction, or answers nothing."""

@@ -12,7 +12,6 @@ from deploy import connect, process
 from deploy.kafka import Broker
 from deploy.plan import HOST, SERVICES
 from deploy.state import write_atomically
-from deploy.units import Unit, units
 from tests.faults.proxy import Proxy
 from tests.faults.registry import Harm, NeverHit, case
 from tests.faults.world import World
@@ -38,20 +37,6 @@ async def _resetting(proxy: Proxy) -> None:
     proxy.resets = 0.0
 
 
-@contextlib.asynccontextmanager
-async def _started_otherwise(world: World, names: tuple[str, ...], change: Callable[[process.Command], process.Command]) -> AsyncIterator[None]:
-    """Inside, these processes run with another command; afterwards the supervisor starts them as they were."""
-    mesh = world.lab.mesh
-    table: dict[str, Unit] = {u.name: u for u in units(mesh.state, mesh.plan)}
-    async with world.lab.down(*names):
-        await world.lab.until(lambda: not any(mesh.pid(n) for n in names), 20, "processes to be down")
-        for name in names:
-            process.start(mesh.state, change(table[name].command()))
-        await world.lab.healthy()
-        yield
-        await world.lab.kill(*names)
-
-
 def _with(variable: str, old: object, new: object) -> Callable[[process.Command], process.Command]:
     def change(command: process.Command) -> process.Command:
         value = command.environment[variable]
@@ -70,7 +55,7 @@ async def _harmed(proxy: Proxy, trouble: Trouble) -> None:
 
 async def services_and_postgres(world: World, trouble: Trouble) -> None:
     port = world.lab.mesh.plan.ports["postgres"]
-    async with Proxy.before(port) as proxy, _started_otherwise(world, SERVICES, _with("DATABASE_URL", f":{port}", f":{proxy.port}")):
+    async with Proxy.before(port) as proxy, world.lab.otherwise(SERVICES, _with("DATABASE_URL", f":{port}", f":{proxy.port}")):
         await _harmed(proxy, trouble)
 
 
@@ -87,7 +72,7 @@ async def _kafka_clients(world: World, names: tuple[str, ...], trouble: Trouble)
     (inner,) = _free_ports(1)
     async with Proxy.before(inner) as proxy, _second_door(world, inner, proxy.port):
         port = world.lab.mesh.plan.ports["kafka"]
-        async with _started_otherwise(world, names, _with("KAFKA_BOOTSTRAP", f":{port}", f":{proxy.port}")):
+        async with world.lab.otherwise(names, _with("KAFKA_BOOTSTRAP", f":{port}", f":{proxy.port}")):
             await _harmed(proxy, trouble)
 
 
@@ -111,7 +96,7 @@ async def _second_door(world: World, inner: int, outer: int) -> AsyncIterator[No
     def change(command: process.Command) -> process.Command:
         return replace(command, argv=[*command.argv[:-1], str(file)])
 
-    async with _started_otherwise(world, ("kafka",), change):
+    async with world.lab.otherwise(("kafka",), change):
         yield
 
 
