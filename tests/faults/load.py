@@ -26,19 +26,27 @@ class Flight:
     kind: str
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    thought: float = 0.0
+    """Seconds in which it waited for a person, not for the mesh."""
     ended: float = 0.0
+
+    async def thinks(self, rng: random.Random, seconds: float) -> None:
+        """The person takes about so long."""
+        taken = rng.uniform(seconds / 2, seconds * 1.5)
+        await asyncio.sleep(taken)
+        self.thought += taken
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many lanes there are of each kind; each lane is one flow in flight."""
+    """How many lanes there are of each kind; each lane is mostly in the middle of a flow. Two cores bear about so much."""
 
     sign_ups: int = 24
     organizations: int = 60
     suspending: int = 24
     inviting: int = 80
     databases: int = 36
-    resets: int = 66
+    resets: int = 96
     setting_up: int = 12
     """People who are set up side by side before the load begins."""
 
@@ -210,17 +218,18 @@ class Load:
         async with self._flight("sign up"):
             email, flow_id = await self._sign_up(f"Org {self._run} {next(self._numbers)}")
             await self.client.finished(flow_id)
-        async with self._flight("verify or reset"):
+        async with self._flight("verify or reset") as flight:
             await self.client.mails(email, VERIFY)
-            await _thinks(rng, 4)
+            await flight.thinks(rng, 8)
             await self._verify(email)
 
     async def _suspends(self, rng: random.Random, home: Home) -> None:
         async with self._flight("suspend or resume") as flight:
             await self._start(flight, "POST", "org", f"/orgs/{home.org_id}/suspend", {"reason": "load"}, home.owner)
             self.ledger.suspensions[home.org_id] += 1
-            if rng.random() < 0.7:
+            if waits := rng.random() < 0.7:
                 await self.client.finished(flight.flow_id or "")
+        await asyncio.sleep(rng.uniform(0, 4) * waits)
         async with self._flight("suspend or resume") as flight:
             await self._start(flight, "POST", "org", f"/orgs/{home.org_id}/resume", None, home.owner)
             self.ledger.resumptions[home.org_id] += 1
@@ -232,7 +241,7 @@ class Load:
             made = await self._start(flight, "POST", "org", path, {"email": mate.email, "role": rng.choice(("member", "admin"))}, home.owner)
             self.ledger.invitations[made["id"]] = mate.email
             await self.client.mails(mate.email, made["id"])
-            await _thinks(rng, 1)
+            await flight.thinks(rng, 8)
             await self.client.send("POST", "org", f"/invitations/{made['id']}/accept", None, mate)
             self.ledger.members[home.org_id, mate.user_id] = made["role"]
             await self.client.finished(flight.flow_id or "")
@@ -253,6 +262,7 @@ class Load:
             if self.resting:
                 break
             await self._changes(rng, home, one, owed)
+            await asyncio.sleep(rng.uniform(0, 4))
         async with self._flight("database") as flight:
             await self._start(flight, "DELETE", "provisioning", one, None, home.owner)
             owed.present = False
@@ -279,13 +289,9 @@ class Load:
             await self._start(flight, "POST", "user", "/password-resets", {"email": email})
             self.ledger.reset_mails[email] += 1
             token = await self.client.token(email, RESET, self.ledger.reset_mails[email])
-            await _thinks(rng, 2)
+            await flight.thinks(rng, 8)
             password = f"{PASSWORD} {next(self._numbers)}"
             await self.client.send("POST", "user", "/password-resets/confirm", {"token": token, "password": password})
             self.ledger.passwords[email] = password
             self.ledger.verified.add(email)
             await self.client.finished(flight.flow_id or "")
-
-
-async def _thinks(rng: random.Random, seconds: float) -> None:
-    await asyncio.sleep(rng.uniform(seconds / 2, seconds * 1.5))

@@ -88,14 +88,14 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
 
 
 async def _until_steady(world: World, affected: list[Flight]) -> tuple[float, dict[str, float]]:
-    """Seconds until the last of them had ended and all was healthy; and until the median, nine tenths and the last of each kind had."""
-    began = time.monotonic()
+    """Seconds until the last of them had ended, those without in which a person was waited for; and until the median, nine tenths and the last of each kind had."""
+    began, thought = time.monotonic(), [f.thought for f in affected]
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(f.done.wait() for f in affected))
         await world.lab.healthy()
-    took = sorted(max(0.0, f.ended - began) for f in affected)
-    spread = {"median": took[len(took) // 2], "nine tenths": took[len(took) * 9 // 10]}
-    return time.monotonic() - began, spread | {kind: max(f.ended - began for f in affected if f.kind == kind) for kind in KINDS}
+    took = [max(0.0, f.ended - began - (f.thought - before)) for f, before in zip(affected, thought, strict=True)]
+    spread = {"median": sorted(took)[len(took) // 2], "nine tenths": sorted(took)[len(took) * 9 // 10]}
+    return max(took), spread | {kind: max(t for t, f in zip(took, affected, strict=True) if f.kind == kind) for kind in KINDS}
 
 
 def _take(result: Result, verdict: Verdict) -> None:
