@@ -1,6 +1,5 @@
 """The list of faults: each is a function that does harm to a mesh under load and returns when the harm is over."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -42,11 +41,11 @@ def case(name: str, *, selected: bool = False) -> Callable[[Harm], Harm]:
 
 
 def together(cases: list[Case]) -> Case:
-    """All of these, one shortly after the other, under one load."""
+    """All of these under one load, each as soon as the mesh is healthy again."""
 
     async def harm(world: World) -> None:
         for one in cases:
             await one.harm(world)
-            await asyncio.sleep(2)
+            await world.lab.healthy()
 
     return Case(", ".join(c.name for c in cases), harm)

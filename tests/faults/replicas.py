@@ -1,13 +1,12 @@
 """Copies compared with what they copy: replicas with their owners' tables, the console's history with every change log."""
 
+from services.console.history import KIT_TABLES
 from tests.faults.lab import Lab
 
 _SHARED_COLUMNS = """
 SELECT c.column_name FROM information_schema.columns c
 JOIN information_schema.columns o ON o.table_schema = $3 AND o.table_name = $4 AND o.column_name = c.column_name
 WHERE c.table_schema = $1 AND c.table_name = $2"""
-
-_KITS_OWN = ("resend_requests", "parked", "fuses", "failing_work", "_heads", "_restate")
 
 
 async def unlike(lab: Lab) -> list[str]:
@@ -40,7 +39,7 @@ async def _history(lab: Lab) -> list[str]:
                      heard AS (SELECT name FROM console.history WHERE name LIKE '{source}/%')
                 SELECT (SELECT count(*) FROM told WHERE name NOT IN (SELECT name FROM heard)) AS missing,
                        (SELECT count(*) FROM heard WHERE name NOT IN (SELECT name FROM told)) AS extra""",
-            list(_KITS_OWN),
+            list(KIT_TABLES),
         )
         if rows[0]["missing"] or rows[0]["extra"]:
             found.append(f"console.history of {source}: {rows[0]['missing']} missing, {rows[0]['extra']} of its own")
