@@ -18,7 +18,7 @@ def _kill(*names: str, number: int = signal.SIGKILL) -> Harm:
 
 
 for _name in (*SERVICES, "agent-local", "kafka", "connect", "postgres", "dataplane-local", "mail", "stripe"):
-    case(f"kill {_name}", selected=_name in ("kafka", "postgres"))(_kill(_name))
+    case(f"kill {_name}", selected=_name in ("kafka", "connect", "postgres"))(_kill(_name))
 for _name in ("postgres", "dataplane-local"):
     case(f"stop {_name} -m immediate")(_kill(_name, number=signal.SIGQUIT))
 case("kill all consumers at once", selected=True)(_kill(*SERVICES, "agent-local"))
