@@ -15,16 +15,9 @@ from pathlib import Path
 import requests
 from confluent_kafka import KafkaException
 
-<<<<<<< HEAD
 from deploy import connect, java, kafka, process
 from deploy.chores import CONNECTORS_EVERY, KAFKA_EVERY, Chores
 from deploy.plan import Plan
-=======
-from deploy import connect, connectors, java, kafka, process, topics
-from deploy.databases import Databases, drop_lost_slot
-from deploy.plan import HOST, Plan
-from deploy.postgres import control_plane
->>>>>>> 6516609
 from deploy.process import Running
 from deploy.state import State
 from deploy.units import Unit, has_main, units
@@ -80,30 +73,6 @@ class Supervisor:
             ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, chores.connectors), CONNECTORS_EVERY),
         ]
 
-<<<<<<< HEAD
-=======
-    async def _databases(self) -> str:
-        await Databases(self.state, self.plan).prepare()
-        return ""
-
-    def _connectors(self) -> str:
-        """Every database has its connector, and every task of it runs. In words, what had to be done."""
-        worker = connect.Worker.of(self.state, self.plan)
-        done = []
-        for database in self.plan.placement:
-            password = worker.secret_reference("mesh_cdc")
-            config = connectors.changes_connector(database, HOST, self.plan.ports["postgres"], password)
-            if worker.registry.ensure(f"{database}-changes", config):
-                worker.registry.await_running(f"{database}-changes")
-                done.append(f"{database}-changes")
-            elif worker.registry.state(f"{database}-changes") == "FAILED":
-                if asyncio.run(drop_lost_slot(control_plane(self.state, self.plan).url(database), database)):
-                    done.append(f"{database}-changes needs a new slot: Postgres gave up the old one")
-                worker.registry.restart_failed(f"{database}-changes")
-                done.append(f"{database}-changes restarted")
-        return ", ".join(done)
-
->>>>>>> 6516609
     async def _keep(self, unit: Unit) -> None:
         """One unit: start it or adopt it, wait for its end, and again."""
         failures = 0
