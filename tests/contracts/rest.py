@@ -25,6 +25,7 @@ class Operation:
     secured: bool
     body: dict[str, Any] | None
     answers: dict[str, Any]
+    open_while_suspended: bool
 
     def __str__(self) -> str:
         return f"{self.service} {self.method} {self.path}"
@@ -51,7 +52,8 @@ def _operations() -> Iterator[Operation]:
             for method, operation in item.items():
                 if path not in _OPERATIONS:
                     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-                    yield Operation(service, method.upper(), path, bool(operation.get("security")), body, operation["responses"])
+                    secured, through = bool(operation.get("security")), bool(operation.get("x-while-suspended"))
+                    yield Operation(service, method.upper(), path, secured, body, operation["responses"], through)
 
 
 OPERATIONS = tuple(_operations())
