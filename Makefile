@@ -10,7 +10,7 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
-.PHONY: help env demo test test-apart test-fast lint up down containers schemas openapi docs compose asyncapi clean
+.PHONY: help env demo test test-apart test-fast faults lint up down containers schemas openapi docs compose asyncapi clean
 
 help: ## Show these targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -50,6 +50,9 @@ test-fast: env ## Run the suite on a mesh that is kept running between runs (end
 .PHONY: test-fast-down
 test-fast-down: env ## Remove the mesh that test-fast keeps.
 	@MESH_STATE="$(CURDIR)/.mesh-test" $(BIN)/mesh reset --yes
+
+faults: env ## Run the fault suite: every fault under load, judged by one oracle (ARGS="--case kafka --seed 7").
+	@$(BIN)/python -m tests.faults.run $(ARGS)
 
 lint: env ## Check style, types and layers.
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What has to be true in Kafka, Postgres and Connect for the mesh to run: made where it is missing, repaired where it was lost."""
 
+import asyncio
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,8 +8,9 @@ from confluent_kafka.admin import AdminClient
 
 from deploy import connectors, kafka, topics
 from deploy.connect import Worker
-from deploy.databases import Databases
+from deploy.databases import Databases, drop_lost_slot
 from deploy.plan import Plan
+from deploy.postgres import control_plane
 from deploy.state import State
 
 CONNECTORS_EVERY = 2.0  # seconds between looks for a failed connector task
@@ -47,6 +49,8 @@ class Chores:
                 worker.registry.await_running(f"{database}-changes")
                 done.append(f"{database}-changes")
             elif worker.registry.state(f"{database}-changes") == "FAILED":
+                if asyncio.run(drop_lost_slot(control_plane(self.state, self.plan).url(database), database)):
+                    done.append(f"{database}-changes needs a new slot: Postgres gave up the old one")
                 worker.registry.restart_failed(f"{database}-changes")
                 done.append(f"{database}-changes restarted")
         return ", ".join(done)

@@ -1,6 +1,7 @@
 """The ``mesh`` command: brings a mesh up and down and shows how it is."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -205,6 +206,12 @@ def make_containers_ready() -> None:
     containers.prepare(state, CHECKOUT / ".env")
     terminal.line("The passwords are in .env. Start the mesh:  docker compose up --build --wait")
     terminal.line(f"Look at it from here:                      MESH_STATE={state.root.name} mesh status")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def faults(context: typer.Context) -> None:
+    """Run the fault suite on meshes of its own: --case, --seed, --list."""
+    sys.exit(subprocess.run([sys.executable, "-m", "tests.faults.run", *context.args], cwd=CHECKOUT, check=False).returncode)
 
 
 @app.command()

@@ -102,6 +102,19 @@ class Databases:
         yield f'GRANT SELECT, UPDATE ON "{CDC}".heartbeat TO "{CDC}"'
 
 
+async def drop_lost_slot(url: str, database: str) -> bool:
+    """A slot that Postgres has given up, because its log grew past ``max_slot_wal_keep_size``, only keeps the connector from a new one.
+
+    What was lost with it is missed by its numbers, and sent again. True when there was one.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        lost = "FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost' AND NOT active"
+        return bool(await connection.fetch(f"SELECT pg_drop_replication_slot(slot_name) {lost}", database))
+    finally:
+        await connection.close()
+
+
 async def _publish(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """One publication a database, of every change log and the tenant feed, and nothing else. The logs are partitioned:
     what is inserted travels under the name of the whole table.

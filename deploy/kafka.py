@@ -1,6 +1,7 @@
 """Runs the Kafka broker: one KRaft node that nobody enters anonymously."""
 
 import base64
+import itertools
 import re
 import tempfile
 from collections.abc import Mapping
@@ -115,5 +116,9 @@ def answers(admin: AdminClient) -> bool:
 
 
 def _cluster_id(state: State) -> str:
-    """The same for the same state folder, so that clients are not surprised by a broker that had to be made anew."""
-    return base64.urlsafe_b64encode(uuid5(_CLUSTERS, state.key).bytes).decode().rstrip("=")
+    """The same for the same state folder, so that clients are not surprised by a broker that had to be made anew.
+
+    Never one with a dash in front, which Kafka's tool would take for an option.
+    """
+    ids = (base64.urlsafe_b64encode(uuid5(_CLUSTERS, state.key + "again" * n).bytes).decode().rstrip("=") for n in itertools.count())
+    return next(one for one in ids if not one.startswith("-"))

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from shared import parking, positions, replicas
 from shared.changes import HEADS, Change, stream_id, stream_kind
+from shared.failpoints import failpoint
 from shared.log import log, working_on
 from shared.metrics import metrics
 from shared.positions import FOLLOWERS, REACTIONS, READERS, REPLICAS, Key, Progress
@@ -141,6 +142,7 @@ class Applier:
             progresses = await positions.lock(tx, REPLICAS, groups, jump=True)
             await self._lock_streams(tx, progresses, set())
             await replicas.apply(tx, self.replicas, (c for p in progresses for c in p.ready))
+            failpoint("replica")
             await positions.save(tx, REPLICAS, progresses)
         metrics.changes_applied.labels(REPLICAS).inc(sum(len(p.ready) for p in progresses))
 
@@ -154,6 +156,7 @@ class Applier:
             async with tx.in_bulk():
                 for follower in self.followers:
                     await follower.function(tx, ready)
+            failpoint("follower")
             await positions.save(tx, FOLLOWERS, progresses)
         metrics.changes_applied.labels(FOLLOWERS).inc(len(ready))
 
@@ -211,6 +214,8 @@ class Applier:
             for p, call in calls:
                 await runner.run(p, call)
             await self._kit_records(tx, progresses)
+            if calls:
+                failpoint("reaction")
             await positions.save(tx, REACTIONS, progresses)
         metrics.changes_applied.labels(REACTIONS).inc(sum(len(p.ready) for p in progresses))
         if runner.parked:
@@ -231,6 +236,7 @@ class Applier:
                 elif change.table == "resend_requests" and change.after and change.after["source"] == self.service:
                     await tx.run("SELECT send_again($1, $2, $3)", change.after["stream"], change.after["from_seq"], change.after["to_seq"])
                     metrics.resends.inc()
+                    failpoint("resend")
 
     async def _expect(self, tx: Tx, change: Change) -> None:
         """Keeps the announced heads that are ahead of our positions, to be asked for when their grace is over."""

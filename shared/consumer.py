@@ -20,6 +20,7 @@ from faststream.security import SASLScram256
 
 from shared.bus import Applier
 from shared.changes import Change, Undecodable, decode
+from shared.failpoints import failpoint
 from shared.listening import Listener, Record
 from shared.log import log
 from shared.metrics import metrics
@@ -90,6 +91,7 @@ class Consumer:
         """Takes one batch; returns only when nothing of it can be lost."""
         if records:
             await self._take(records)
+            failpoint("offset")
             await self._commit_lazily()
 
     async def _take(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from shared import parking, positions
 from shared.bus import FUSES, RESEND, Applier, Call, act_for, invoke
 from shared.changes import Change, decode
+from shared.failpoints import failpoint
 from shared.log import log
 from shared.metrics import metrics
 from shared.positions import REACTIONS
@@ -41,6 +42,7 @@ async def announce_heads(database: Database) -> None:
     """Tells all readers how far each stream has come that was written since the last time."""
     async with database.transaction() as tx:
         await tx.run("SELECT announce_heads()")
+        failpoint("heads")
 
 
 async def check_expected(database: Database) -> None:
@@ -139,6 +141,7 @@ class Retrier:
                 return
             failed = await self._run(tx, calls)
             if failed is None:
+                failpoint("retry")
                 await tx.run(f"DELETE FROM parked WHERE {here}", reaction, source, stream)
                 await tx.run("DELETE FROM fuses WHERE reaction = $1", reaction)
                 return

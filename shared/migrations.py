@@ -10,6 +10,8 @@ from pathlib import Path
 
 import asyncpg
 
+from shared.failpoints import failpoint
+
 KIT = Path(__file__).parent / "migrations"
 SERVICES = Path(__file__).parent.parent / "services"
 
@@ -75,6 +77,7 @@ async def _apply_missing(connection: asyncpg.Connection, service: str) -> list[s
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '5s'")
             await connection.execute(migration.sql)
+            failpoint("migration")
             await connection.execute("INSERT INTO migrations (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum)
         applied.append(migration.name)
     if applied:

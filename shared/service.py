@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from faststream.kafka import KafkaBroker
 from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_exponential
 
-from shared import healing
+from shared import healing, leases
 from shared.bus import Applier
 from shared.consumer import ChangeConsumer, Consumer, ListeningConsumer, kafka_broker
 from shared.healing import Retrier, every
@@ -76,6 +76,7 @@ class Service:
             every(1.0, lambda: healing.check_expected(database), "check heads"),
             every(1.0, Retrier(applier).retry_due, "retry parked", applier.parked),
             every(1.0, lambda: healing.restate_wanted(database), "restate"),
+            leases.keep(database),
             every(3600, lambda: healing.tidy(database), "tidy"),
             *(JobRunner(database, job).run() for job in jobs_of(self.name)),
             *(every(c.every_seconds, partial(c.function, database), c.name) for c in chores_of(self.name)),

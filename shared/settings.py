@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     mail_from: str = Field(default="SaaS Mesh <no-reply@mesh.localhost>", description="Sender of mails")
     stripe_api_key: SecretStr = Field(default=SecretStr(""), description="Secret key of the payment provider")
     stripe_api_base: str = Field(default="https://api.stripe.com", description="Its address")
+    mesh_failpoint: str = Field(default="", description="For tests: <name>:<n> ends the process where that failpoint is passed for the n-th time")
     log_level: str = Field(default="INFO", description="Least severe level that is logged")
     access_token_seconds: int = Field(default=600, description="Life of an access token")
     refresh_token_days: int = Field(default=30, description="Life of a refresh token")

@@ -5,6 +5,7 @@ anything: use :meth:`Database.transaction` with ``writes``, or :meth:`Tx.enter` 
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ TRANSIENT = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a statement in flight meets when its server is killed
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
@@ -226,6 +228,8 @@ class Database:
     def __init__(self, pool: asyncpg.Pool, service: str) -> None:
         self.pool = pool
         self.service = service
+        self.holder = secrets.randbits(31)
+        """Names this process in the leases it takes."""
         self.wakers: dict[str, asyncio.Event] = {}
         """Woken after a commit that scheduled work of this kind."""
 

@@ -6,6 +6,7 @@ again, so that the outside effect needs the row's id as its idempotency key.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from shared.changes import Context, stream_id
+from shared.failpoints import failpoint
 from shared.healing import every
 from shared.log import log, working_on
 from shared.metrics import metrics
@@ -125,7 +127,7 @@ def jobs_of(service: str) -> list[Job]:
 
 
 _LEASE = """
-UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1
+UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1, holder = $5
 FROM (SELECT o.kind, o.target, o.id FROM due o
       WHERE o.kind = $1 AND o.leased_until < now() AND (o.due_at <= now() OR (
           o.target IN (SELECT 'org:' || c.org_id FROM test_clocks c) AND o.due_at <= mesh_now(substr(o.target, 5)::uuid)))
@@ -156,7 +158,7 @@ class JobRunner:
         """Takes up everything that is due."""
         while True:
             async with self.database.transaction() as tx:
-                rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget)
+                rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget, self.database.holder)
             works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["lease"], r["overdue"]) for r in rows]
             await asyncio.gather(*(self._attempt_logged(w) for w in works))
             if len(rows) < BATCH:
@@ -193,6 +195,7 @@ class JobRunner:
     async def _act(self, work: Work) -> None:
         async with asyncio.timeout(LEASE.total_seconds() - 2):
             await self.job.function(work)
+        failpoint("work")
         await self._remove(work)
 
     async def _remove(self, work: Work) -> None:
@@ -203,16 +206,27 @@ class JobRunner:
             await tx.run("DELETE FROM due WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4", work.kind, work.target, work.id, work.lease)
 
     async def _postpone(self, work: Work, error: Exception) -> None:
+        """Gives the lease back. While the database is away that waits too: else the work would lie still until its lease runs out."""
         delay = timedelta(seconds=min(300.0, 0.5 * 2 ** min(work.attempt, 12)))
-        try:
-            async with work.transaction() as tx:
-                await tx.run(
-                    "UPDATE due SET leased_until = now() + $5 WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
-                    work.kind, work.target, work.id, work.lease, delay,
-                )  # fmt: skip
-                await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)
-        except TRANSIENT:
-            log.info("the lease runs out by itself", extra={"kind": work.kind})
+        until = time.monotonic() + LEASE.total_seconds()
+        while True:
+            try:
+                await self._note_failure(work, error, delay)
+            except TRANSIENT:
+                if time.monotonic() > until:
+                    log.info("the lease runs out by itself", extra={"kind": work.kind})
+                    return
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _note_failure(self, work: Work, error: Exception, delay: timedelta) -> None:
+        async with work.transaction() as tx:
+            await tx.run(
+                "UPDATE due SET leased_until = now() + $5, holder = NULL WHERE kind = $1 AND target = $2 AND id = $3 AND leased_until = $4",
+                work.kind, work.target, work.id, work.lease, delay,
+            )  # fmt: skip
+            await tx.run(_FAILS, work.kind, work.target, work.id, self.job.name, work.attempt, Failure(error).text, work.context.flow_id)
 
 
 def _context(stored: dict[str, object]) -> Context:

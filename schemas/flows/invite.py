@@ -11,7 +11,7 @@ invite = Flow(
         step("invited", Invitation, on="inserted", state="pending"),
         step("mail queued", Message, on="inserted", by="notification.mail_the_invitation", template="invitation",
              told="The invitation is made, its mail is not. Withdraw it and invite again."),
-        step("mailed", Message, by="notification.send_the_mail", within="2 min", template="invitation", state="sent", failing={"state": "failed"},
+        step("mailed", Message, by="notification.send_the_mail", within="2 min", template="invitation", state=("sent", "cancelled"), failing={"state": "failed"},
              told="The invitation could not be delivered. Check the address."),
         step("accepted", Invitation, on="updated", within="7 days", waits_for="the person invited", state="accepted",
              told="The invitation has not been accepted in time."),

@@ -22,6 +22,7 @@ from services.agent.errors import explain
 from services.agent.plan import Kind, Step, plan
 from services.agent.reports import Holding
 from services.agent.server import Server
+from shared.failpoints import failpoint
 from shared.log import log, working_on
 from shared.trace import span, trace_id
 
@@ -117,6 +118,7 @@ class Reconciler:
             log.warning("the server cannot be read: %s", explain(error), extra={"org_id": str(wanted.org_id), "error": type(error).__name__})
         for step in steps:
             outcomes[step.resource] = await self._apply(wanted, step, outcomes)
+            failpoint("step")
         self._conclude(tenant, wanted, steps, outcomes)
         await self._save(tenant)
         return not any(error for error, _ in outcomes.values())

@@ -6,6 +6,7 @@ from uuid import UUID
 import stripe
 
 from services.billing import customers, subscriptions
+from shared.failpoints import failpoint
 from shared.tx import Tx
 from shared.workers import GiveUp, Work, timer, worker
 
@@ -29,6 +30,7 @@ async def make_the_stripe_customer(work: Work) -> None:
         async with work.transaction() as tx:
             await subscriptions.customer_failed(tx, work.id)
         raise GiveUp(f"Stripe did not do it within {_BUDGET}") from error
+    failpoint("customer")
     async with work.transaction() as tx:
         await subscriptions.customer_is_ready(tx, work.id, customer)
 

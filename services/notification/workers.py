@@ -4,6 +4,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_expo
 
 from services.notification import links, messages
 from services.notification.mailer import Mailer, NotSent, RefusedForGood
+from shared.failpoints import failpoint
 from shared.tx import TRANSIENT, Database
 from shared.workers import GiveUp, Work, housekeeping, worker
 
@@ -19,6 +20,7 @@ async def send_the_mail(work: Work) -> None:
         if mail is None:
             return
         await _mailer.send(mail)
+        failpoint("mail")
     except (RefusedForGood, messages.TooLate) as error:
         await _failed(work, error, last=True)
         raise GiveUp(str(error)) from None

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from services.provisioning import databases, feed, kafka, kafka_grants, logins, observations, tenants
+from shared.failpoints import failpoint
 from shared.tx import Database, Tx
 from shared.workers import Work, housekeeping, timer, worker
 
@@ -12,6 +13,7 @@ async def open_the_feed(work: Work) -> None:
     async with work.transaction() as tx:
         grant = await kafka_grants.get(tx, work.id)
     await kafka.make_feed(grant.topic, grant.principal)
+    failpoint("feed")
     async with work.transaction() as tx:
         await kafka_grants.granted(tx, grant.id)
         await tenants.open_feed(tx)

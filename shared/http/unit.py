@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 
 from shared.changes import Context, new_flow_id
 from shared.errors import Refused
+from shared.failpoints import failpoint
 from shared.http import problems
 from shared.http.problems import standard
 from shared.log import about
@@ -202,6 +203,8 @@ class UnitRoute(APIRoute):
                 if not problems.is_surprise(error):
                     raise
                 return problems.failed(error)
+            if unit.writes:
+                failpoint("answer")
             return _tagged(request, response)
 
         return in_transaction

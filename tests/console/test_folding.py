@@ -162,3 +162,17 @@ def test_a_row_that_says_it_failed_makes_its_step_failing() -> None:
     story.tell(flow, "provisioning.databases", by="agent:local", state="failed", error="no room on the server")
     document = folded(flow, story.changes)
     assert (document["state"], document["steps"][1]["error"]) == ("failing", "no room on the server")
+
+
+def test_an_invitation_that_is_accepted_before_its_mail_was_marked_sent_is_done() -> None:
+    """The mail server had it and was not heard; whoever got it was faster than the next attempt, which is taken back."""
+    story, flow = Story(), uuid4()
+    invited = story.tell(flow, "org.invitations", op="insert", state="pending")
+    story.tell(flow, "notification.messages", key="m", op="insert", cause=invited, template="invitation", state="queued", error=None)
+    accepted = story.tell(flow, "org.invitations", state="accepted")
+    member = story.tell(flow, "org.memberships", key="u", op="insert", role="member")
+    story.tell(flow, "notification.messages", key="m", cause=accepted, template="invitation", state="cancelled", error=None)
+    story.tell(flow, "provisioning.grants", key="u", op="insert", cause=member, state="pending")
+    assert folded(flow, story.changes)["state"] == "running"
+    story.tell(flow, "provisioning.grants", key="u", by="agent:local", state="applied")
+    assert folded(flow, story.changes)["state"] == "done"

@@ -1,0 +1,163 @@
+"""How the load talks to the mesh: requests repeated under one key until they are acknowledged, mails and flows waited for."""
+
+import asyncio
+import contextlib
+import random
+import re
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+
+from deploy.status import Document
+from tests.faults.ledger import Ledger
+from tests.mesh import PASSWORD
+
+Mail = dict[str, Any]
+_TOKEN = re.compile(r"\?token=([\w.-]+)")
+_LOOK_EVERY = 0.25
+
+
+class Refused(Exception):
+    """The mesh will not do what was asked."""
+
+
+@dataclass
+class Who:
+    """A signed-in person."""
+
+    email: str
+    user_id: str = ""
+    token: str = ""
+    seen: str = ""
+    """The positions of their last writes."""
+
+
+@dataclass
+class Client:
+    """All of the load's connections to one mesh."""
+
+    document: Document
+    ledger: Ledger
+    http: httpx.AsyncClient
+    answers: Counter[int] = field(default_factory=Counter)
+    _mails: dict[str, list[Mail]] = field(default_factory=lambda: defaultdict(list))
+    _known: set[str] = field(default_factory=set)
+    _wanted: dict[str, asyncio.Future[str]] = field(default_factory=dict)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, document: Document, ledger: Ledger) -> AsyncIterator["Client"]:
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        async with httpx.AsyncClient(timeout=10, limits=limits) as http:
+            client = cls(document, ledger, http)
+            watchers = [asyncio.create_task(_for_ever(look)) for look in (client._look_at_mails, client._look_at_flows)]
+            try:
+                yield client
+            finally:
+                for watcher in watchers:
+                    watcher.cancel()
+                await asyncio.gather(*watchers, return_exceptions=True)
+
+    # Requests
+
+    async def send(self, method: str, service: str, path: str, json: Any = None, who: Who | None = None) -> dict[str, Any]:
+        """Carries out one request, repeating it with its Idempotency-Key until it is acknowledged.
+
+        Raises :class:`Refused` for an answer that asks for nothing to be repeated; the ledger keeps it as a surprise.
+        """
+        key, url = uuid.uuid4().hex, self.document["services"][service]["url"] + path
+        while True:
+            answer = await self._once(method, url, json, who, key)
+            if answer is None or answer.status_code in (429, 502, 503) or "key-in-use" in answer.text:
+                await asyncio.sleep(random.uniform(0.1, 0.4))  # noqa: S311 - jitter
+            elif answer.status_code == 401 and who:
+                await self.sign_in(who)
+            elif answer.is_success:
+                if who and "Mesh-Position" in answer.headers:
+                    who.seen = answer.headers["Mesh-Position"]
+                return answer.json() if answer.content else {}
+            else:
+                self.ledger.surprises.append(f"{method} {service}{path}: {answer.status_code} {answer.text[:200]}")
+                if answer.status_code < 500:
+                    raise Refused(answer.text)
+                await asyncio.sleep(0.3)
+
+    async def _once(self, method: str, url: str, json: Any, who: Who | None, key: str) -> httpx.Response | None:
+        headers = {"Idempotency-Key": key}
+        if who:
+            headers |= ({"Authorization": f"Bearer {who.token}"} if who.token else {}) | ({"Mesh-Position": who.seen} if who.seen else {})
+        try:
+            answer = await self.http.request(method, url, json=json, headers=headers)
+        except httpx.HTTPError:
+            self.answers[0] += 1
+            return None
+        self.answers[answer.status_code] += 1
+        return answer
+
+    async def sign_in(self, who: Who) -> None:
+        password = self.ledger.passwords.get(who.email, PASSWORD)
+        who.token = (await self.send("POST", "user", "/sessions", {"email": who.email, "password": password}))["access_token"]
+
+    # Waiting
+
+    async def mails(self, to: str, about: str, count: int = 1) -> list[Mail]:
+        """The mails to an address that speak of something, oldest first, once there are so many different ones."""
+        while True:
+            found = {m["message_id"]: m for m in self._mails[to] if about in m["subject"] or f"/{about}" in m["text"]}
+            if len(found) >= count:
+                return list(found.values())
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def token(self, to: str, about: str, count: int = 1) -> str:
+        """The token in the newest of so many mails."""
+        found = _TOKEN.search((await self.mails(to, about, count))[-1]["text"])
+        assert found
+        return found[1]
+
+    async def finished(self, flow_id: str) -> str:
+        """Waits until a flow has ended, or waits for its timer. Its state."""
+        waiting = self._wanted.get(flow_id)
+        if waiting is None:
+            waiting = self._wanted[flow_id] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(waiting)
+
+    async def _look_at_mails(self) -> None:
+        while True:
+            new = await self._new_mails(300)
+            for mail in reversed(new):
+                self._known.add(mail["id"])
+                for to in mail["to"]:
+                    self._mails[to].append(mail)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _new_mails(self, limit: int) -> list[Mail]:
+        newest = (await self.http.get(self.document["mail"]["url"], params={"limit": limit})).json()
+        new = [m for m in newest if m["id"] not in self._known]
+        return await self._new_mails(limit * 10) if len(new) == limit else new
+
+    async def _look_at_flows(self) -> None:
+        connection = await asyncpg.connect(self.document["postgres"]["url"], timeout=5, command_timeout=10)
+        try:
+            while True:
+                rows = await connection.fetch(
+                    "SELECT id::text, state FROM console.flows WHERE id = ANY($1::uuid[]) AND (finished_at IS NOT NULL OR state = 'waiting_timer')",
+                    list(self._wanted),
+                )
+                for row in rows:
+                    self._wanted.pop(row["id"]).set_result(row["state"])
+                await asyncio.sleep(_LOOK_EVERY)
+        finally:
+            connection.terminate()
+
+
+async def _for_ever(look: Callable[[], Any]) -> None:
+    """What it looks at may be away for a while, and shows that in many ways."""
+    while True:
+        with contextlib.suppress(Exception):
+            await look()
+        await asyncio.sleep(_LOOK_EVERY)

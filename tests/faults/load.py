@@ -1,0 +1,297 @@
+"""The load: people of many organizations who are always in the middle of something, through REST as a script would do it."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.client import Client, Refused, Who
+from tests.faults.ledger import Ledger, OwedDatabase
+from tests.mesh import PASSWORD
+
+KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset")
+VERIFY, RESET = "Verify your address", "Set a new password"
+
+
+@dataclass
+class Flight:
+    """One flow that was asked for and has not ended."""
+
+    kind: str
+    flow_id: str | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    thought: float = 0.0
+    """Seconds in which it waited for a person, not for the mesh."""
+    ended: float = 0.0
+
+    async def thinks(self, rng: random.Random, seconds: float) -> None:
+        """The person takes about so long."""
+        taken = rng.uniform(seconds / 2, seconds * 1.5)
+        await asyncio.sleep(taken)
+        self.thought += taken
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many lanes there are of each kind; each lane is mostly in the middle of a flow. Two cores bear about so much."""
+
+    sign_ups: int = 24
+    organizations: int = 60
+    suspending: int = 24
+    inviting: int = 80
+    databases: int = 36
+    resets: int = 96
+    setting_up: int = 12
+    """People who are set up side by side before the load begins."""
+
+
+@dataclass
+class Home:
+    """An organization with its owner."""
+
+    org_id: str
+    owner: Who
+    name: str
+
+
+@dataclass
+class Load:
+    """The people, and what they do while it :meth:`runs`. One seed makes the same decisions."""
+
+    client: Client
+    ledger: Ledger
+    seed: int
+    size: Size = field(default_factory=Size)
+    homes: list[Home] = field(default_factory=list)
+    quiet: Home = field(init=False)
+    """An organization in which nothing happens by itself."""
+    mates: list[Who] = field(default_factory=list)
+    forgetful: list[str] = field(default_factory=list)
+    flights: dict[int, Flight] = field(default_factory=dict)
+    stuck: list[str] = field(default_factory=list)
+    resting: bool = True
+    patience: float = 60.0
+    """Seconds that the last flows may take."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    # The people
+
+    async def settle(self) -> None:
+        """Makes the organizations, the teammates and those who forget their passwords."""
+        slots = asyncio.Semaphore(self.size.setting_up)
+
+        async def one(make: Callable[[], Awaitable[Any]]) -> Any:
+            async with slots:
+                return await make()
+
+        mates = -(-self.size.inviting // max(1, self.size.organizations - self.size.suspending)) * 2 + 4
+        made = await asyncio.gather(
+            *(one(self._make_home) for _ in range(self.size.organizations + 1)),
+            *(one(self._make_mate) for _ in range(mates)),
+            *(one(self._make_person) for _ in range(self.size.resets)),
+        )
+        self.quiet, *self.homes = [m for m in made if isinstance(m, Home)]
+        self.mates = [m for m in made if isinstance(m, Who)]
+        self.forgetful = [m for m in made if isinstance(m, str)]
+
+    async def _make_home(self) -> Home:
+        name = f"Org {self._run} {next(self._numbers)}"
+        email, flow_id = await self._sign_up(name)
+        await self.client.finished(flow_id)
+        owner = await self._signed_in(email)
+        orgs = await self.client.send("GET", "org", "/orgs", who=owner)
+        org_id = orgs["items"][0]["id"]
+        self.ledger.members[org_id, owner.user_id] = "owner"
+        databases = await self.client.send("GET", "provisioning", f"/orgs/{org_id}/databases", who=owner)
+        first = databases["items"][0]
+        self.ledger.databases[first["id"]] = OwedDatabase(org_id, first["name"], first["limits"]["connections"])
+        return Home(org_id, owner, name)
+
+    async def _make_mate(self) -> Who:
+        return await self._signed_in((await self._sign_up(None))[0])
+
+    async def _make_person(self) -> str:
+        return (await self._sign_up(None))[0]
+
+    async def _signed_in(self, email: str) -> Who:
+        """With a verified address."""
+        who = Who(email)
+        await self._verify(email, who)
+        await self.client.sign_in(who)
+        who.user_id = (await self.client.send("GET", "user", "/me", who=who))["id"]
+        return who
+
+    async def _sign_up(self, organization: str | None) -> tuple[str, str]:
+        email = f"p{next(self._numbers)}.{self._run}@example.com"
+        body = {"email": email, "password": PASSWORD, "name": "Lou Load", "organization": organization}
+        flow_id = (await self.client.send("POST", "user", "/users", body))["flow_id"]
+        self.ledger.sign_ups[email] = organization
+        self.ledger.flows[flow_id] = "sign up"
+        return email, flow_id
+
+    async def _verify(self, email: str, who: Who | None = None) -> None:
+        await self.client.send("POST", "user", "/users/verify", {"token": await self.client.token(email, VERIFY)}, who)
+        self.ledger.verified.add(email)
+
+    # Running
+
+    @contextlib.asynccontextmanager
+    async def runs(self) -> AsyncIterator[None]:
+        """Every lane goes from flow to flow; at the end each finishes the one it is in. Those that cannot are named in ``stuck``."""
+        self.stuck.clear()
+        self.resting = False
+        lanes = [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._lanes())]
+        try:
+            yield
+        finally:
+            self.resting = True
+            _, stuck = await asyncio.wait(lanes, timeout=self.patience)
+            self.stuck += [f"{f.kind} {f.flow_id}" for f in self.flights.values()]
+            for lane in stuck:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+            self.flights.clear()
+
+    def _lanes(self) -> Iterator[Callable[[random.Random], Awaitable[None]]]:
+        suspending, steady = self.homes[: self.size.suspending], self.homes[self.size.suspending :]
+        for _ in range(self.size.sign_ups):
+            yield self._signs_up
+        for home in suspending:
+            yield lambda rng, home=home: self._suspends(rng, home)
+        for n in range(self.size.inviting):
+            home, mate = steady[n % len(steady)], self.mates[(n // len(steady)) % len(self.mates)]
+            yield lambda rng, home=home, mate=mate: self._invites(rng, home, mate)
+        for n in range(self.size.databases):
+            home = steady[n % len(steady)]
+            yield lambda rng, home=home: self._changes_databases(rng, home)
+        for email in self.forgetful:
+            yield lambda rng, email=email: self._forgets(rng, email)
+
+    async def _lane(self, step: Callable[[random.Random], Awaitable[None]], n: int) -> None:
+        rng = random.Random(f"{self.seed}/{n}")  # noqa: S311 - decisions, not secrets
+        await asyncio.sleep(rng.uniform(0, 4))
+        while not self.resting:
+            with contextlib.suppress(Refused):
+                await step(rng)
+
+    def in_flight(self) -> Counter[str]:
+        return Counter(f.kind for f in list(self.flights.values()))
+
+    async def until_in_flight(self, least: int, seconds: float = 60) -> None:
+        """Waits for so many flows in flight, of every kind, or for the time to be over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and (self.in_flight().total() < least or set(self.in_flight()) != set(KINDS)):  # noqa: ASYNC110 - a number, no event
+            await asyncio.sleep(0.05)
+
+    @contextlib.asynccontextmanager
+    async def _flight(self, kind: str) -> AsyncIterator[Flight]:
+        number, flight = next(self._numbers), Flight(kind)
+        self.flights[number] = flight
+        try:
+            yield flight
+        finally:
+            self.flights.pop(number, None)
+            flight.ended = time.monotonic()
+            flight.done.set()
+
+    async def _start(self, flight: Flight, method: str, service: str, path: str, json: Any = None, who: Who | None = None) -> dict[str, Any]:
+        answer = await self.client.send(method, service, path, json, who)
+        flight.flow_id = answer["flow_id"]
+        self.ledger.flows[answer["flow_id"]] = flight.kind
+        return answer
+
+    # What people do
+
+    async def rename(self, home: Home, name: str) -> None:
+        name = f"{name} {self._run} {next(self._numbers)}"
+        await self.client.send("PATCH", "org", f"/orgs/{home.org_id}", {"name": name}, home.owner)
+        self.ledger.sign_ups[home.owner.email] = home.name = name
+
+    async def _signs_up(self, rng: random.Random) -> None:
+        async with self._flight("sign up"):
+            email, flow_id = await self._sign_up(f"Org {self._run} {next(self._numbers)}")
+            await self.client.finished(flow_id)
+        async with self._flight("verify or reset") as flight:
+            await self.client.mails(email, VERIFY)
+            await flight.thinks(rng, 8)
+            await self._verify(email)
+
+    async def _suspends(self, rng: random.Random, home: Home) -> None:
+        async with self._flight("suspend or resume") as flight:
+            await self._start(flight, "POST", "org", f"/orgs/{home.org_id}/suspend", {"reason": "load"}, home.owner)
+            self.ledger.suspensions[home.org_id] += 1
+            if waits := rng.random() < 0.7:
+                await self.client.finished(flight.flow_id or "")
+        await asyncio.sleep(rng.uniform(0, 4) * waits)
+        async with self._flight("suspend or resume") as flight:
+            await self._start(flight, "POST", "org", f"/orgs/{home.org_id}/resume", None, home.owner)
+            self.ledger.resumptions[home.org_id] += 1
+            await self.client.finished(flight.flow_id or "")
+
+    async def _invites(self, rng: random.Random, home: Home, mate: Who) -> None:
+        async with self._flight("invite") as flight:
+            path = f"/orgs/{home.org_id}/invitations"
+            made = await self._start(flight, "POST", "org", path, {"email": mate.email, "role": rng.choice(("member", "admin"))}, home.owner)
+            self.ledger.invitations[made["id"]] = mate.email
+            await self.client.mails(mate.email, made["id"])
+            await flight.thinks(rng, 8)
+            await self.client.send("POST", "org", f"/invitations/{made['id']}/accept", None, mate)
+            self.ledger.members[home.org_id, mate.user_id] = made["role"]
+            await self.client.finished(flight.flow_id or "")
+        async with self._flight("invite") as flight:
+            await self._start(flight, "DELETE", "org", f"/orgs/{home.org_id}/members/{mate.user_id}", None, home.owner)
+            self.ledger.members[home.org_id, mate.user_id] = None
+            await self.client.finished(flight.flow_id or "")
+
+    async def _changes_databases(self, rng: random.Random, home: Home) -> None:
+        path = f"/orgs/{home.org_id}/databases"
+        name = f"n{next(self._numbers)}"
+        async with self._flight("database") as flight:
+            made = await self._start(flight, "POST", "provisioning", path, {"name": name}, home.owner)
+            owed = self.ledger.databases[made["id"]] = OwedDatabase(home.org_id, name, made["limits"]["connections"])
+            await self.client.finished(flight.flow_id or "")
+        one = f"{path}/{made['id']}"
+        for _ in range(rng.randint(4, 8)):
+            if self.resting:
+                break
+            await self._changes(rng, home, one, owed)
+            await asyncio.sleep(rng.uniform(0, 4))
+        async with self._flight("database") as flight:
+            await self._start(flight, "DELETE", "provisioning", one, None, home.owner)
+            owed.present = False
+            await self.client.finished(flight.flow_id or "")
+
+    async def _changes(self, rng: random.Random, home: Home, one: str, owed: OwedDatabase) -> None:
+        async with self._flight("database") as flight:
+            limit = rng.randint(1, 20)
+            await self._start(flight, "PATCH", "provisioning", one, {"connection_limit": limit}, home.owner)
+            owed.limit = limit
+            if rng.random() < 0.7:
+                await self.client.finished(flight.flow_id or "")
+                return
+        async with self._flight("database") as flight:
+            await self._start(flight, "DELETE", "provisioning", one, None, home.owner)
+            owed.present = False
+        async with self._flight("database") as flight:
+            await self._start(flight, "POST", "provisioning", f"{one}/undelete", None, home.owner)
+            owed.present = True
+            await self.client.finished(flight.flow_id or "")
+
+    async def _forgets(self, rng: random.Random, email: str) -> None:
+        async with self._flight("verify or reset") as flight:
+            await self._start(flight, "POST", "user", "/password-resets", {"email": email})
+            self.ledger.reset_mails[email] += 1
+            token = await self.client.token(email, RESET, self.ledger.reset_mails[email])
+            await flight.thinks(rng, 8)
+            password = f"{PASSWORD} {next(self._numbers)}"
+            await self.client.send("POST", "user", "/password-resets/confirm", {"token": token, "password": password})
+            self.ledger.passwords[email] = password
+            self.ledger.verified.add(email)
+            await self.client.finished(flight.flow_id or "")

@@ -1,0 +1,53 @@
+"""A lease ends with the process that holds it, and no other one does."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from shared import leases
+from shared.tx import Database
+from tests.kit.conftest import Probe
+
+
+@pytest.fixture
+async def keeper(probe: Probe) -> AsyncIterator[None]:
+    """The probe runs as a service does."""
+    task = asyncio.create_task(leases.keep(probe.database))
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def leased(probe: Probe, holder: int | None) -> Callable[[], Awaitable[bool]]:
+    """A piece of work leased for half a minute; tells whether it still is."""
+    id = uuid.uuid4()
+    await probe.admin.execute(
+        "INSERT INTO probe.due (kind, target, id, leased_until, holder) VALUES ('lease', 'org:x', $1, now() + interval '30 s', $2)", id, holder
+    )
+
+    async def still() -> bool:
+        return bool(await probe.admin.fetchval("SELECT leased_until > now() FROM probe.due WHERE id = $1", id))
+
+    return still
+
+
+async def ended(still: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while await still():  # noqa: ASYNC110 - another session ends it
+            await asyncio.sleep(0.1)
+
+
+async def test_the_leases_of_a_process_end_with_its_session(probe: Probe, probe_url: str, keeper: None) -> None:
+    other = await Database.connect(probe_url, "probe")
+    lives = asyncio.create_task(leases.keep(other))
+    theirs, mine, backing_off = await leased(probe, other.holder), await leased(probe, probe.database.holder), await leased(probe, None)
+    await ended(await leased(probe, 1))
+    assert await theirs(), "it lives"
+    lives.cancel()
+    await asyncio.gather(lives, return_exceptions=True)
+    other.pool.terminate()
+    await ended(theirs)
+    assert await mine()
+    assert await backing_off(), "work that failed waits its time"
