@@ -64,10 +64,13 @@ async def check_expected(database: Database) -> None:
             "UPDATE resend_requests q SET closed_at = now() FROM (SELECT source, stream, min(seq) AS seq FROM positions GROUP BY 1, 2) p "
             "WHERE q.closed_at IS NULL AND p.source = q.source AND p.stream = q.stream AND p.seq >= q.to_seq"
         )
-        await tx.run(
+        again = await tx.records(
             "UPDATE resend_requests SET round = round + 1, asked_at = now() WHERE closed_at IS NULL AND "
-            f"asked_at < now() - CASE WHEN round < {ROUNDS} THEN interval '{ROUND}' ELSE interval '60 seconds' END"
+            f"asked_at < now() - least(interval '{ROUND}' * 2 ^ least(round - 1, 8), interval '60 seconds') RETURNING source, stream, from_seq, to_seq"
         )
+        for r in again:
+            if r["source"] == tx.service:
+                await tx.run("SELECT send_again($1, $2, $3)", r["stream"], r["from_seq"], r["to_seq"])
         stuck = await tx.records("SELECT source, stream, from_seq, to_seq FROM resend_requests WHERE closed_at IS NULL AND round >= $1", ROUNDS)
     metrics.gap_alarms.set(len(stuck))
     for r in stuck:

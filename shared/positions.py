@@ -115,10 +115,15 @@ async def _save_held(tx: Tx, reader: str, p: Progress) -> None:
 
 
 async def ask_again(tx: Tx, source: str, stream: str, first: int, last: int) -> None:
-    """Asks the owner of a stream to send these numbers once more; the request is a row that travels."""
+    """Asks the owner of a stream to send these numbers once more; the request is a row that travels.
+
+    A service that misses its own changes sends them at once: its request might lie behind the very hole it is about.
+    """
     await tx.run(
         "INSERT INTO resend_requests (source, stream, from_seq, to_seq) VALUES ($1, $2, $3, $4) "
         "ON CONFLICT (source, stream, from_seq) DO UPDATE SET to_seq = excluded.to_seq, closed_at = NULL "
         "WHERE resend_requests.to_seq < excluded.to_seq OR resend_requests.closed_at IS NOT NULL",
         source, stream, first, last,
     )  # fmt: skip
+    if source == tx.service:
+        await tx.run("SELECT send_again($1, $2, $3)", stream, first, last)

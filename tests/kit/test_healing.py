@@ -2,7 +2,7 @@
 
 import uuid
 
-from shared import healing
+from shared import healing, positions
 from tests.kit.conftest import Probe
 
 
@@ -24,6 +24,13 @@ async def test_missing_numbers_are_sent_again_under_the_same_numbers_once_for_al
     assert await send_again(probe, stream, 2, 3) == 2
     assert await send_again(probe, stream, 2, 3) == 0, "another reader asked meanwhile: it is on its way"
     assert [c.seq for c in await probe.changes(stream)] == [1, 2, 2, 3, 3, 4, 5]
+
+
+async def test_a_service_that_misses_its_own_changes_sends_them_again_without_being_asked_by_the_bus(probe: Probe) -> None:
+    stream = await written(probe, 4)
+    async with probe.database.transaction("global:resend") as tx:
+        await positions.ask_again(tx, "probe", stream, 2, 3)
+    assert [c.seq for c in await probe.changes(stream)] == [1, 2, 2, 3, 3, 4]
 
 
 async def test_what_the_log_has_lost_is_restated_with_the_tenants_rows_and_no_others(probe: Probe) -> None:
