@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 
-from shared import parking, positions, replicas
+from shared import orders, parking, positions, replicas
 from shared.changes import HEADS, Change, stream_id, stream_kind
 from shared.failpoints import failpoint
 from shared.log import log, working_on
 from shared.metrics import metrics
+from shared.orders import CONSOLE, ORDERS
 from shared.positions import FOLLOWERS, REACTIONS, READERS, REPLICAS, Key, Progress
 from shared.reactions import Follower, Reaction, sources_of
 from shared.replicas import Replica
@@ -25,7 +26,8 @@ from shared.tx import TRANSIENT, Database, Tx
 
 Groups = dict[Key, list[Change]]
 LANES = 4
-RESEND, FUSES = "global:resend", "global:fuses"
+RESEND, FUSES, INCARNATION = "global:resend", "global:fuses", "global:incarnation"
+NOTHING_HELD_BACK = parking.HeldBack(frozenset(), frozenset())
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Applier:
         self._kinds = sources_of(list(self.by_name.values()))
         self.parked = asyncio.Event()
         """Set when a reaction was parked: the retrier has something to do."""
+        self.ordered = asyncio.Event()
+        """Set when an operator's order was taken."""
 
     def follows(self, reader: str, source: str, stream: str) -> bool:
         """Whether this reader keeps a position for the stream."""
@@ -67,10 +71,12 @@ class Applier:
             return reader == REACTIONS and source != self.service
         if reader == FOLLOWERS:
             return bool(self.followers)
+        if kind == ORDERS:
+            return reader == REACTIONS and source == CONSOLE
         if kind == "global:heads":
-            return reader == REACTIONS and (bool(self.followers) or source in self._replica_sources or source in self._kinds)
+            return reader == REACTIONS and (bool(self.followers) or source == CONSOLE or source in self._replica_sources or source in self._kinds)
         if reader == REPLICAS:
-            return source in self._replica_sources and kind != FUSES
+            return source in self._replica_sources and kind not in (FUSES, INCARNATION)
         return kind in self._kinds.get(source, ())
 
     async def apply(self, changes: list[Change]) -> None:
@@ -210,7 +216,7 @@ class Applier:
             progresses = await positions.lock(tx, REACTIONS, groups, jump=False)
             calls = [(p, call) for p in progresses for c in p.ready for call in self._calls(c)]
             await self._lock_streams(tx, progresses, {call.target for _, call in calls} | ({FUSES} if careful and calls else set()))
-            runner = _Runner(tx, await parking.fused(tx) if calls else frozenset(), careful=careful)
+            runner = _Runner(tx, await parking.held_back(tx, (call.change for _, call in calls)) if calls else NOTHING_HELD_BACK, careful=careful)
             for p, call in calls:
                 await runner.run(p, call)
             await self._kit_records(tx, progresses)
@@ -222,52 +228,56 @@ class Applier:
             self.parked.set()
 
     async def _lock_streams(self, tx: Tx, progresses: list[Progress], targets: set[str]) -> None:
-        if any(p.gap for p in progresses):
+        if any(p.gap or p.raised for p in progresses):
             targets = targets | {RESEND}
         if targets:
             await tx.run("SELECT lock_streams($1)", sorted(targets))
 
     async def _kit_records(self, tx: Tx, progresses: list[Progress]) -> None:
-        """What the kit itself reacts to: heads, and requests to send our own changes again."""
-        for p in progresses:
-            for change in p.ready:
-                if change.table == HEADS:
-                    await self._expect(tx, change)
-                elif change.table == "resend_requests" and change.after and change.after["source"] == self.service:
-                    await tx.run("SELECT send_again($1, $2, $3)", change.after["stream"], change.after["from_seq"], change.after["to_seq"])
-                    metrics.resends.inc()
-                    failpoint("resend")
+        """What the kit itself reacts to: heads, requests to send our own changes again, orders of operators."""
+        for change in (c for p in progresses for c in p.ready):
+            if change.table == HEADS:
+                await self._expect(tx, change)
+            elif change.table == "resend_requests" and change.after and change.after["source"] == self.service and not change.after["closed_at"]:
+                await tx.run("SELECT send_again($1, $2, $3)", change.after["stream"], change.after["from_seq"], change.after["to_seq"])
+                metrics.resends.inc()
+                failpoint("resend")
+            elif await orders.take(tx, change):
+                tx.after_commit.append(self.ordered.set)
 
     async def _expect(self, tx: Tx, change: Change) -> None:
         """Keeps the announced heads that are ahead of our positions, to be asked for when their grace is over."""
         heads: dict[str, int] = (change.after or {}).get("heads", {})
+        await tx.run("INSERT INTO heard AS h VALUES ($1, $2) ON CONFLICT (source) DO UPDATE SET at = greatest(h.at, excluded.at)", change.source, change.at)
         for reader in READERS:
             followed = {s: q for s, q in heads.items() if self.follows(reader, change.source, s)}
             if followed:
                 await tx.run(
-                    "INSERT INTO expected (reader, source, stream, seq) SELECT $1, $2, h.stream, h.seq "
+                    "INSERT INTO expected AS e (reader, source, stream, epoch, seq) SELECT $1, $2, h.stream, $5, h.seq "
                     "FROM unnest($3::text[], $4::bigint[]) AS h (stream, seq) LEFT JOIN positions p "
-                    "ON p.reader = $1 AND p.source = $2 AND p.stream = h.stream WHERE coalesce(p.seq, 0) < h.seq "
-                    "ON CONFLICT (reader, source, stream) DO UPDATE SET seq = greatest(expected.seq, excluded.seq)",
-                    reader, change.source, list(followed), list(followed.values()),
+                    "ON p.reader = $1 AND p.source = $2 AND p.stream = h.stream WHERE p.stream IS NULL OR (p.epoch, p.seq) < ($5, h.seq) "
+                    "ON CONFLICT (reader, source, stream) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq "
+                    "WHERE (e.epoch, e.seq) < (excluded.epoch, excluded.seq)",
+                    reader, change.source, list(followed), list(followed.values()), change.epoch,
                 )  # fmt: skip
 
 
 class _Runner:
     """Runs the calls of one lane in one transaction."""
 
-    def __init__(self, tx: Tx, fuses: frozenset[str], *, careful: bool) -> None:
+    def __init__(self, tx: Tx, held_back: parking.HeldBack, *, careful: bool) -> None:
         self.tx = tx
-        self.fuses = fuses
+        self.held_back = held_back
         self.careful = careful
         self.parked: set[tuple[str, Key]] = set()
-        self._many: list[Call] = []
 
     async def run(self, progress: Progress, call: Call) -> None:
         name = call.reaction.name
+        if call.change.context.flow_id in self.held_back.flows:
+            return
         if name in progress.parked or (name, progress.key) in self.parked:
             await parking.queue(self._as_kit(call), name, call.change)
-        elif name in self.fuses:
+        elif name in self.held_back.reactions:
             await self._park(call, parking.Failure(RuntimeError("held by the fuse of this reaction")))
         elif call.failure:
             await self._park(call, call.failure)

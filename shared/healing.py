@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from shared import parking, positions
 from shared.bus import FUSES, RESEND, Applier, Call, act_for, invoke
@@ -52,9 +53,13 @@ async def check_expected(database: Database) -> None:
         if not open_ones:
             return
         await tx.run("SELECT lock_streams($1)", [RESEND])
-        await tx.run("DELETE FROM expected e USING positions p WHERE p.reader = e.reader AND p.source = e.source AND p.stream = e.stream AND p.seq >= e.seq")
+        await tx.run(
+            "DELETE FROM expected e USING positions p "
+            "WHERE p.reader = e.reader AND p.source = e.source AND p.stream = e.stream AND (p.epoch, p.seq) >= (e.epoch, e.seq)"
+        )
         late = await tx.records(
-            "SELECT e.source, e.stream, coalesce(min(p.seq), 0) AS seq, max(e.seq) AS head FROM expected e LEFT JOIN positions p USING (reader, source, stream) "
+            "SELECT e.source, e.stream, min(CASE p.epoch WHEN e.epoch THEN p.seq ELSE 0 END) AS seq, max(e.seq) AS head "
+            "FROM expected e LEFT JOIN positions p USING (reader, source, stream) "
             f"WHERE e.since < now() - interval '{GRACE}' GROUP BY 1, 2"
         )
         for r in late:
@@ -82,19 +87,21 @@ RESTATE_ROWS_A_SECOND = 5000
 
 
 async def restate_wanted(database: Database) -> None:
-    """Restates the streams that are asked for, one transaction each."""
+    """Restates the streams that are asked for, one transaction each; first those by which the kits of the services speak to each other."""
     while stream := await _next_restatement(database):
         began = time.monotonic()
         async with database.transaction(stream) as tx:
-            rows = await tx.value("SELECT restate($1)", stream)
-            await tx.run("DELETE FROM restatements WHERE stream = $1", stream)
+            ordered = await tx.value("DELETE FROM restatements WHERE stream = $1 RETURNING ordered", stream)
+            if ordered is None:
+                continue
+            rows = await tx.value("SELECT restate($1, $2)", stream, ordered)
         log.info("a stream was restated", extra={"stream": stream, "rows": rows})
         await asyncio.sleep(max(0.0, rows / RESTATE_ROWS_A_SECOND - (time.monotonic() - began)))
 
 
 async def _next_restatement(database: Database) -> str | None:
     async with database.transaction(readonly=True) as tx:
-        stream: str | None = await tx.value("SELECT stream FROM restatements ORDER BY asked_at LIMIT 1")
+        stream: str | None = await tx.value("SELECT stream FROM restatements ORDER BY stream NOT LIKE 'global:%', asked_at LIMIT 1")
         return stream
 
 
@@ -105,6 +112,26 @@ async def tidy(database: Database) -> None:
         await tx.run("DELETE FROM idempotency WHERE at < now() - interval '24 hours'")
         await tx.run("SELECT lock_streams($1)", [RESEND])
         await tx.run("DELETE FROM resend_requests WHERE closed_at < now() - interval '7 days'")
+
+
+class Pair(NamedTuple):
+    """A reaction that is parked for a stream of changes, with the stream it writes."""
+
+    reaction: str
+    source: str
+    stream: str
+    target: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.reaction, self.source, self.stream
+
+    @property
+    def subject(self) -> str:
+        return f"{self.source}/{self.stream}"
+
+
+_PAIR = "reaction = $1 AND source = $2 AND stream = $3"
 
 
 class Retrier:
@@ -132,31 +159,42 @@ class Retrier:
 
     async def retry(self, reaction: str, source: str, stream: str, target: str) -> None:
         """Runs what waits for one pair, as far as it goes."""
+        pair = Pair(reaction, source, stream, target)
         async with self.database.transaction() as tx:
-            await positions.lock(tx, REACTIONS, {(source, stream): []}, jump=False)
-            rows = await tx.records(
-                "SELECT record FROM parked_changes WHERE reaction = $1 AND source = $2 AND stream = $3 ORDER BY epoch, seq", reaction, source, stream
-            )
-            calls = [self._call(reaction, decode(source, r["record"]), target) for r in rows]
-            await tx.run("SELECT lock_streams($1)", sorted({target, FUSES} | {c.target for c in calls}))
-            here = "reaction = $1 AND source = $2 AND stream = $3"
-            if not await tx.value(f"SELECT true FROM parked WHERE {here} FOR UPDATE", reaction, source, stream):
-                return
-            failed = await self._run(tx, calls)
-            if failed is None:
-                failpoint("retry")
-                await tx.run(f"DELETE FROM parked WHERE {here}", reaction, source, stream)
-                await tx.run("DELETE FROM fuses WHERE reaction = $1", reaction)
-                return
-            call, failure = failed
-            await tx.run(f"DELETE FROM parked_changes WHERE {here} AND (epoch, seq) < ($4, $5)", reaction, source, stream, call.change.epoch, call.change.seq)
-            attempt = await tx.value(f"SELECT attempt FROM parked WHERE {here}", reaction, source, stream)
-            act_for(tx, replace(call, target=target))
-            await tx.run(
-                "UPDATE parked SET attempt = attempt + 1, error = $4, next_at = now() + $5, "
-                f"state = CASE WHEN since < now() - $6::interval THEN 'dead' ELSE $7 END WHERE {here}",
-                reaction, source, stream, failure.text, failure.delay(attempt + 1), parking.DEAD_AFTER, failure.state,
-            )  # fmt: skip
+            calls = await self.waiting(tx, pair)
+            if calls is not None:
+                await self.attempt(tx, pair, calls)
+
+    async def waiting(self, tx: Tx, pair: Pair) -> list[Call] | None:
+        """Locks the pair and all that running it writes; answers what waits, but for flows that were cancelled. None: it is not parked any more."""
+        await positions.lock(tx, REACTIONS, {(pair.source, pair.stream): []}, jump=False)
+        rows = await tx.records(f"SELECT record FROM parked_changes WHERE {_PAIR} ORDER BY epoch, seq", *pair.key)
+        changes = [decode(pair.source, r["record"]) for r in rows]
+        cancelled = (await parking.held_back(tx, changes)).flows
+        calls = [self._call(pair.reaction, c, pair.target) for c in changes if c.context.flow_id not in cancelled]
+        await tx.run("SELECT lock_streams($1)", sorted({pair.target, FUSES} | {c.target for c in calls}))
+        return calls if await tx.value(f"SELECT true FROM parked WHERE {_PAIR} FOR UPDATE", *pair.key) else None
+
+    async def attempt(self, tx: Tx, pair: Pair, calls: list[Call]) -> parking.Failure | None:
+        """Runs these calls in order. The pair is free when all succeed, else parked at the first that fails, whose failure is answered."""
+        failed = await self._run(tx, calls)
+        if failed is None:
+            failpoint("retry")
+            await tx.run(f"DELETE FROM parked WHERE {_PAIR}", *pair.key)
+            if calls:
+                await tx.run("DELETE FROM fuses WHERE reaction = $1", pair.reaction)
+            return None
+        call, failure = failed
+        change = call.change
+        await tx.run(f"DELETE FROM parked_changes WHERE {_PAIR} AND (epoch, seq) < ($4, $5)", *pair.key, change.epoch, change.seq)
+        before = await tx.value(f"SELECT attempt FROM parked WHERE {_PAIR} AND change = $4", *pair.key, change.name) or 0
+        act_for(tx, replace(call, target=pair.target))
+        await tx.run(
+            "UPDATE parked SET attempt = $4, error = $5, next_at = now() + $6, change = $7, flow_id = $8, since = CASE change WHEN $7 THEN since ELSE now() END, "
+            f"state = CASE WHEN change = $7 AND since < now() - $9::interval THEN 'dead' ELSE $10 END WHERE {_PAIR}",
+            *pair.key, before + 1, failure.text, failure.delay(before + 1), change.name, change.context.flow_id, parking.DEAD_AFTER, failure.state,
+        )  # fmt: skip
+        return failure
 
     def _call(self, name: str, change: Change, target: str) -> Call:
         reaction = self.applier.by_name.get(name)

@@ -5,8 +5,11 @@ reaction fails on many streams its fuse blows: new changes wait without an attem
 that a bad deployment does not bury a day of changes. The rows are published: the console shows them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from shared.changes import Change
 from shared.errors import NotYet
@@ -50,9 +53,9 @@ class Failure:
 async def park(tx: Tx, reaction: str, change: Change, target: str, failure: Failure) -> None:
     """Parks a reaction for the change's stream, starting with this change. ``target`` is locked."""
     await tx.run(
-        "INSERT INTO parked (reaction, source, stream, target, state, next_at, error, flow_id) "
-        "VALUES ($1, $2, $3, $4, $5, now() + $6, $7, $8) ON CONFLICT (reaction, source, stream) DO NOTHING",
-        reaction, change.source, change.stream, target, failure.state, failure.delay(1), failure.text, change.context.flow_id,
+        "INSERT INTO parked (reaction, source, stream, target, state, next_at, error, flow_id, change) "
+        "VALUES ($1, $2, $3, $4, $5, now() + $6, $7, $8, $9) ON CONFLICT (reaction, source, stream) DO NOTHING",
+        reaction, change.source, change.stream, target, failure.state, failure.delay(1), failure.text, change.context.flow_id, change.name,
     )  # fmt: skip
     await queue(tx, reaction, change)
 
@@ -74,5 +77,18 @@ async def blow_fuse(tx: Tx, reaction: str, failure: Failure) -> None:
     await tx.run("INSERT INTO fuses (reaction, error) VALUES ($1, $2) ON CONFLICT DO NOTHING", reaction, failure.text)
 
 
-async def fused(tx: Tx) -> frozenset[str]:
-    return frozenset(r["reaction"] for r in await tx.records("SELECT reaction FROM fuses"))
+class HeldBack(NamedTuple):
+    """What is not to be run: reactions whose fuse is blown wait, flows that an operator has cancelled go no further."""
+
+    reactions: frozenset[str]
+    flows: frozenset[UUID]
+
+
+async def held_back(tx: Tx, changes: Iterable[Change]) -> HeldBack:
+    """What of these changes is not to be run."""
+    flows = {c.context.flow_id for c in changes if c.context.flow_id}
+    rows = await tx.records(
+        "SELECT reaction, NULL::uuid AS flow_id FROM fuses UNION ALL SELECT NULL, flow_id FROM orders_taken WHERE act = 'cancel' AND flow_id = ANY($1)",
+        list(flows),
+    )
+    return HeldBack(frozenset(r["reaction"] for r in rows if r["reaction"]), frozenset(r["flow_id"] for r in rows if r["flow_id"]))

@@ -29,21 +29,34 @@ class Progress:
     hold: dict[int, Change] = field(default_factory=dict)
     release: list[int] = field(default_factory=list)
     moved: bool = False
+    raised: bool = False
 
     def offer(self, change: Change, *, jump: bool) -> None:
-        """Sorts one change into ready, held or already seen. ``jump``: a restatement may close a gap by replacing it."""
+        """Sorts one change into ready, held or already seen.
+
+        ``jump``: any restatement closes a gap by replacing what is missing. Without it only one that a person ordered does; what
+        was held behind the gap comes first, in order.
+        """
         if change.epoch < self.epoch:
             return
-        starts_over = change.table == RESTATE and (change.after or {}).get("marker") == "start"
         if change.epoch > self.epoch:
-            jump = jump or self.epoch > 0
-            self.epoch, self.seq, self.moved = change.epoch, 0, True
+            self._start_over(change.epoch)
         if change.seq <= self.seq:
             return
-        if change.seq > self.seq + 1 and not (starts_over and (jump or self.seq == 0)):
-            self.hold[change.seq] = change
-            return
+        if change.seq > self.seq + 1:
+            said = change.after or {}
+            starts = change.table == RESTATE and said.get("marker") == "start"
+            if not starts or not (jump or self.seq == 0 or said.get("ordered")):
+                self.hold[change.seq] = change
+                return
+            self.ready.extend(self.hold.pop(seq) for seq in sorted(self.hold) if seq < change.seq)
         self._take(change)
+
+    def _start_over(self, epoch: int) -> None:
+        """Another incarnation of the source: its numbers, and what is held of the old one's, mean nothing any more."""
+        self.raised = self.epoch > 0
+        self.epoch, self.seq, self.moved = epoch, 0, True
+        self.hold.clear()
 
     def _take(self, change: Change | None) -> None:
         while change is not None:
@@ -83,7 +96,7 @@ async def _load_held(tx: Tx, reader: str, progress: Progress) -> None:
 
 
 async def save(tx: Tx, reader: str, progresses: Iterable[Progress]) -> None:
-    """Moves the positions and keeps what still waits. Gaps are asked for, so ``global:resend`` must be locked when there are any."""
+    """Moves the positions and keeps what still waits. Where there are gaps or new epochs ``global:resend`` is locked."""
     moved = [p for p in progresses if p.moved]
     if moved:
         await tx.run(
@@ -95,21 +108,23 @@ async def save(tx: Tx, reader: str, progresses: Iterable[Progress]) -> None:
             [p.seq for p in moved],
         )
     for p in progresses:
-        if p.hold or p.release:
+        if p.hold or p.release or p.raised:
             await _save_held(tx, reader, p)
 
 
 async def _save_held(tx: Tx, reader: str, p: Progress) -> None:
     source, stream = p.key
-    done = [s for s in p.release if s not in p.hold or s <= p.seq]
+    done = [s for s in p.release if p.raised or s not in p.hold or s <= p.seq]
     if done:
         await tx.run("DELETE FROM held WHERE reader = $1 AND source = $2 AND stream = $3 AND seq = ANY($4)", reader, source, stream, done)
-    waiting = [c for s, c in p.hold.items() if s > p.seq and s not in p.release]
+    waiting = [c for s, c in p.hold.items() if s > p.seq and (p.raised or s not in p.release)]
     if waiting:
         await tx.run(
             "INSERT INTO held (reader, source, stream, seq, record) SELECT $1, $2, $3, * FROM unnest($4::bigint[], $5::text[]) ON CONFLICT DO NOTHING",
             reader, source, stream, [c.seq for c in waiting], [c.raw for c in waiting],
         )  # fmt: skip
+    if p.raised:
+        await tx.run("UPDATE resend_requests SET closed_at = now() WHERE source = $1 AND stream = $2 AND closed_at IS NULL", source, stream)
     if p.gap:
         await ask_again(tx, source, stream, *p.gap)
 

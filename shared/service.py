@@ -20,11 +20,12 @@ from shared.healing import Retrier, every
 from shared.http.app import create_app
 from shared.listening import listeners_of
 from shared.log import log, set_up_logs
+from shared.operating import Operating
 from shared.reactions import activate, followers_of, reactions_of
 from shared.replicas import replicas_of
 from shared.settings import settings
 from shared.trace import set_up_traces
-from shared.tx import TRANSIENT, Database
+from shared.tx import TRANSIENT, Database, Restored
 from shared.workers import JobRunner, chores_of, jobs_of
 
 
@@ -70,11 +71,12 @@ class Service:
                 await asyncio.wait_for(database.close(), timeout=2)
 
     def _background(self, applier: Applier) -> list[Coroutine[None, None, None]]:
-        database = applier.database
+        database, retrier = applier.database, Retrier(applier)
         return [
             every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
             every(1.0, lambda: healing.check_expected(database), "check heads"),
-            every(1.0, Retrier(applier).retry_due, "retry parked", applier.parked),
+            every(1.0, retrier.retry_due, "retry parked", applier.parked),
+            every(1.0, Operating(retrier).carry_out, "carry out orders", applier.ordered),
             every(1.0, lambda: healing.restate_wanted(database), "restate"),
             leases.keep(database),
             every(3600, lambda: healing.tidy(database), "tidy"),
@@ -100,7 +102,7 @@ class Service:
         try:
             keys = await asyncio.wait_for(self.database.pool.fetchval("SELECT count(*) FROM signing_keys"), timeout=2)
         except Exception as error:  # noqa: BLE001 - whatever keeps the database away, we are not ready
-            return f"the database does not answer: {type(error).__name__}"
+            return str(error) if isinstance(error, Restored) else f"the database does not answer: {type(error).__name__}"
         if not self.consumers or not all(one.joined.yes for one in self.consumers):
             return "changes are not being read yet: waiting for Kafka"
         return None if keys else "no access token can be checked yet: waiting for the first signing key of the user service"

@@ -24,8 +24,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
+
+class Restored(Exception):
+    """This is not the database that the rows were written in: it was restored or failed over. Nothing is read or written until an
+    operator says what happened: mesh restored, or mesh restored --nothing-lost.
+    """
+
+
 TRANSIENT = (
     OSError,
+    Restored,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -238,7 +246,7 @@ class Database:
         """Connects as the application role. Raises :class:`UnsafeRole` when that role could see past row-level security."""
         pool = await asyncpg.create_pool(
             url,
-            init=_set_codecs,
+            init=_prepare,
             reset=_nothing_to_reset,
             min_size=1,
             max_size=size,
@@ -266,6 +274,13 @@ class Database:
             self.wakers[kind].set()
         for call in tx.after_commit:
             call()
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    """Each new connection is looked at: a failover breaks the old ones."""
+    await _set_codecs(connection)
+    if await connection.fetchval("SELECT identity <> database_identity() FROM incarnation"):
+        raise Restored(" ".join((Restored.__doc__ or "").split()))
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

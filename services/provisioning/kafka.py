@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient, NewTopic, ResourcePatternType, ResourceType
 
+from shared.kafka import administrator
 from shared.settings import settings
 
 FEED = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
@@ -46,16 +47,4 @@ async def _settled(future: "Future[Any]") -> None:
 
 @cache
 def _client() -> AdminClient:
-    s = settings()
-    return AdminClient(
-        {
-            "bootstrap.servers": s.kafka_bootstrap,
-            "client.id": "mesh-provisioning",
-            "security.protocol": s.kafka_security_protocol,
-            "sasl.mechanism": "SCRAM-SHA-256",
-            "sasl.username": s.kafka_username,
-            "sasl.password": s.kafka_password.get_secret_value(),
-            "reconnect.backoff.max.ms": 1000,
-            "log_level": 0,
-        }
-    )
+    return administrator(settings(), "provisioning")

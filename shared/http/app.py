@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from shared.http import problems
+from shared.http import operations, problems
 from shared.log import about
 from shared.metrics import metrics
 from shared.settings import settings
@@ -46,6 +46,7 @@ def create_app(service: str, router: APIRouter, lifespan: Any = None) -> FastAPI
     )
     problems.install(app)
     app.include_router(router)
+    app.include_router(operations.router)
     _add_operations(app, service)
     _add_docs(app, service)
     if settings().cors_origins:
