@@ -115,4 +115,3 @@ def _topics(settings: Settings, service: str) -> list[TopicLag]:
         last = max((newest[p].result().timestamp for p in mine), default=-1)
         found.append(TopicLag(topic=name, end=end, committed=read, behind=max(0, end - read), age_seconds=now - last / 1000 if last >= 0 else None))
     return found
-

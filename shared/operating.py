@@ -7,7 +7,7 @@ from uuid import UUID
 from shared import orders
 from shared.healing import Pair, Retrier
 from shared.log import log
-from shared.orders import ORDERS, Order
+from shared.orders import ORDERS, Order, Told
 from shared.parking import Failure
 from shared.tx import TRANSIENT
 from shared.workers import jobs_of
@@ -58,8 +58,9 @@ class Operating:
                 await orders.done(tx, order)
 
     async def _answer(self, order: Order, outcome: str) -> None:
+        """Tells that nothing was done, and why."""
         async with self.database.transaction(ORDERS) as tx:
-            await orders.tell(tx, order, ", ".join(order.actors), order.subject or "", outcome)
+            await orders.tell(tx, order, Told(", ".join(order.actors), order.subject or "", outcome, did=False))
 
     # Parked reactions, failing work
 
@@ -100,7 +101,7 @@ class Operating:
             await tx.run("UPDATE parked SET state = 'retrying', since = now() WHERE reaction = $1 AND source = $2 AND stream = $3", *pair.key)
             failure = await self.retrier.attempt(tx, pair, calls)
             outcome = f"tried, and failed again: {failure.text}" if failure else "tried, and done"
-            await orders.tell(tx, order, pair.reaction, pair.subject, outcome, target=pair.target, flow_id=flow_id)
+            await orders.tell(tx, order, Told(pair.reaction, pair.subject, outcome, target=pair.target, flow_id=flow_id))
 
     async def _retry_work(self, order: Order, work: Work) -> None:
         """Ends its pause, unless it is being tried right now."""
@@ -112,7 +113,7 @@ class Operating:
             )  # fmt: skip
             tx.scheduled.add(work.kind)
             outcome = "is tried now" if paused else "is being tried already"
-            await orders.tell(tx, order, work.worker, work.subject, outcome, target=work.target, flow_id=work.flow_id)
+            await orders.tell(tx, order, Told(work.worker, work.subject, outcome, bool(paused), work.target, work.flow_id))
 
     async def _skip(self, order: Order) -> None:
         if pairs := await self._pairs(order):
@@ -129,16 +130,18 @@ class Operating:
             if calls is None:
                 return
             if not calls or calls[0].change.name != order.change:
-                await orders.tell(tx, order, pair.reaction, pair.subject, "it waits for another change by now; nothing was skipped", target=pair.target)
+                now = "it fails on another change by now; nothing was skipped"
+                await orders.tell(tx, order, Told(pair.reaction, pair.subject, now, did=False, target=pair.target))
                 return
             failure = await self.retrier.attempt(tx, pair, calls[1:])
             outcome = f"skipped; a later change fails: {failure.text}" if failure else f"skipped; {len(calls) - 1} later changes applied"
-            await orders.tell(tx, order, pair.reaction, pair.subject, outcome, target=pair.target, flow_id=calls[0].change.context.flow_id)
+            await orders.tell(tx, order, Told(pair.reaction, pair.subject, outcome, target=pair.target, flow_id=calls[0].change.context.flow_id))
 
     async def _take_back(self, order: Order, work: Work) -> None:
         async with self.database.transaction(work.target) as tx:
             await tx.unschedule(work.kind, work.id)
-            await orders.tell(tx, order, work.worker, work.subject, "taken back; its row stays as it is", target=work.target, flow_id=work.flow_id)
+            outcome = "taken back; its row stays as it is"
+            await orders.tell(tx, order, Told(work.worker, work.subject, outcome, target=work.target, flow_id=work.flow_id))
 
     # Flows
 
@@ -162,7 +165,7 @@ class Operating:
             calls = await self.retrier.waiting(tx, pair)
             if calls is not None:
                 await self.retrier.attempt(tx, pair, calls)
-                await orders.tell(tx, order, pair.reaction, pair.subject, "what the flow had waiting is left out", target=pair.target)
+                await orders.tell(tx, order, Told(pair.reaction, pair.subject, "what the flow had waiting is left out", target=pair.target))
 
     # Streams
 
@@ -170,7 +173,7 @@ class Operating:
         async with self.database.transaction(ORDERS) as tx:
             if await orders.done(tx, order):
                 sent = await tx.value("SELECT send_again($1, $2, $3)", order.subject, order.from_seq or 1, order.to_seq or 2**62)
-                await orders.tell(tx, order, self.database.service, order.subject or "", f"{sent} changes sent again")
+                await orders.tell(tx, order, Told(self.database.service, order.subject or "", f"{sent} changes sent again", sent > 0))
 
     async def _restate(self, order: Order) -> None:
         async with self.database.transaction(ORDERS) as tx:
@@ -181,4 +184,4 @@ class Operating:
                     order.subject,
                 )
                 outcome = f"{streams} streams are being restated" if streams else "there is no such stream here"
-                await orders.tell(tx, order, self.database.service, order.subject or "", outcome)
+                await orders.tell(tx, order, Told(self.database.service, order.subject or "", outcome, streams > 0))

@@ -4,6 +4,7 @@ Taking one is a row more, so nothing of it can be parked; :mod:`shared.operating
 """
 
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -62,10 +63,21 @@ def act_for(tx: Tx, order: Order, target: str, flow_id: UUID | None) -> None:
     tx.act_as(stream_id(target, "org"), stream_id(target, "user"), context, None)
 
 
-async def tell(tx: Tx, order: Order, actor: str, subject: str, outcome: str, *, target: str = ORDERS, flow_id: UUID | None = None) -> None:
-    """Publishes what came of an order. ``target`` is locked."""
-    act_for(tx, order, target, flow_id)
+class Told(NamedTuple):
+    """What came of an order for one reaction or worker. ``did``: whether anything was done. ``target`` is the stream it concerns."""
+
+    actor: str
+    subject: str
+    outcome: str
+    did: bool = True
+    target: str = ORDERS
+    flow_id: UUID | None = None
+
+
+async def tell(tx: Tx, order: Order, told: Told) -> None:
+    """Publishes what came of an order. The target is locked."""
+    act_for(tx, order, told.target, told.flow_id)
     await tx.run(
-        "INSERT INTO order_results (order_id, act, actor, subject, target, outcome) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-        order.id, order.act, actor, subject, target, outcome,
+        "INSERT INTO order_results (order_id, act, actor, subject, target, did, outcome) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        order.id, order.act, told.actor, told.subject, told.target, told.did, told.outcome,
     )  # fmt: skip

@@ -7,21 +7,25 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, Field
 
-from services.console import flows, history
+from services.console import flows, history, orders
 from services.console.flows import Count, FlowSummary, FlowView
 from services.console.folding import AT_REST, FINISHED, FlowState
+from services.console.orders import Order, OrderView, Parked
+from services.console.troubles import State
 from services.console.watching import watching
 from shared.errors import NotFound
-from shared.http.callers import Anyone, Caller, Member, Operator, OrgAdmin, TenantTx
+from shared.http.callers import Anyone, Caller, Member, OpenTx, Operator, OrgAdmin, TenantTx
 from shared.http.pages import Page, Paged, page
-from shared.http.routing import new_router
+from shared.http.routing import Body, new_router
 from shared.http.unit import Unit
 from shared.tx import Database
 
 router = new_router(tags=["console"])
+operators = new_router(tags=["operators"])
 
 POLL = 0.5
 """Seconds until a waiting door looks by itself: another replica's commits wake nobody here."""
@@ -32,6 +36,35 @@ class FlowList(Page[FlowSummary]):
     """Flows of all organizations, with the number of unfinished ones before each step."""
 
     counts: list[Count]
+
+
+Reason = Annotated[str, Field(max_length=500, description="For those who read the trail later; it does not leave the console")]
+Service = Annotated[str, Path(pattern="^[a-z_]+$")]
+Stream = Annotated[str, Field(pattern="^((org|user):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|global:[a-z_]+)$")]
+
+
+class ReasonBody(Body):
+    reason: Reason = ""
+
+
+class ActorBody(ReasonBody):
+    actor: Annotated[str, Field(pattern=r"^[a-z_]+\.\w+$", description="A reaction or worker, as `<service>.<function>`")]
+
+
+class ResendBody(ReasonBody):
+    stream: Stream
+    from_seq: Annotated[int | None, Field(ge=1, description="The first number; the stream's beginning by default")] = None
+    to_seq: Annotated[int | None, Field(ge=1, description="The last number; the stream's head by default")] = None
+
+
+class RestateBody(ReasonBody):
+    stream: Annotated[Stream | None, Field(description="All streams of the service by default")] = None
+
+
+class Orders(BaseModel):
+    """The orders that were given. `GET /orders/{id}` tells what came of each."""
+
+    orders: list[Order]
 
 
 async def visible(request: Request, flow_id: UUID, caller: Anyone) -> FlowView:
@@ -106,12 +139,110 @@ async def audit(org_id: UUID, caller: OrgAdmin, tx: TenantTx, query: Paged) -> P
     return await page(tx, history.Entry, query, history.AUDIT, newest_first=True)
 
 
-@router.get("/flows")
+@operators.get("/flows")
 async def all_flows(
-    request: Request, caller: Operator, query: Paged, state: FlowState | None = None, flow: str | None = None, step: str | None = None
-) -> FlowList:
-    """Flows of all organizations, newest first. `step` is the first one still to come; `counts` covers all unfinished flows."""
+    request: Request, caller: Operator, query: Paged, state: FlowState | None = None, flow: str | None = None, step: str | None = None,
+    stuck: bool = False,
+) -> FlowList:  # fmt: skip
+    """Flows of all organizations, newest first. `step` is the first one still to come; `counts` covers all unfinished flows.
+
+    `stuck` shows those that are failing, overdue, parked or lost.
+    """
     tx = await Unit.of(request).tx()
     async with tx.in_bulk():
-        found = await page(tx, FlowSummary, query, flows.ALL, state, flow, step, newest_first=True)
+        found = await page(tx, FlowSummary, query, flows.ALL, state, flow, step, stuck, newest_first=True)
         return FlowList(items=found.items, next=found.next, counts=await flows.counts(tx))
+
+
+@operators.post("/flows/{flow_id}/retry", status_code=201)
+async def retry_flow(flow_id: UUID, body: ReasonBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Has everything tried now that is parked or failing for a flow, or waits before it. What was dead gets another day."""
+    return Orders(orders=await orders.retry_flow(tx, caller, flow_id, body.reason))
+
+
+@operators.post("/flows/{flow_id}/skip", status_code=201)
+async def skip_flow(flow_id: UUID, body: ReasonBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Leaves out the change or the work that a flow is stuck on. What waits behind it is applied in order; nothing is done in its place."""
+    return Orders(orders=await orders.skip_flow(tx, caller, flow_id, body.reason))
+
+
+@operators.post("/flows/{flow_id}/cancel", status_code=201)
+async def cancel_flow(flow_id: UUID, body: ReasonBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Stops a flow: no service reacts to its changes any more, and work for its steps to come is taken back.
+
+    Nothing is compensated: the rows it wrote stay, and `stays` of the cancelled flow lists them.
+    """
+    return Orders(orders=[await orders.cancel_flow(tx, caller, flow_id, body.reason)])
+
+
+@operators.get("/parked")
+async def list_parked(
+    caller: Operator, tx: OpenTx, query: Paged, state: State | None = None, service: str | None = None, actor: str | None = None
+) -> Page[Parked]:
+    """What is parked, failing or held by a fuse in any service, oldest first. `dead` is not tried any more until somebody says so."""
+    async with tx.in_bulk():
+        return await page(tx, Parked, query, orders.PARKED, state, service, actor)
+
+
+@operators.get("/parked/{id}")
+async def get_parked(id: UUID, caller: Operator, tx: OpenTx) -> Parked:
+    """One of them."""
+    async with tx.in_bulk():
+        return await orders.parked(tx, id)
+
+
+@operators.post("/parked/retry", status_code=201)
+async def retry_all(body: ActorBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Has everything tried now that is parked for one reaction, or failing for one worker: after it was mended."""
+    return Orders(orders=[await orders.retry_all(tx, caller, body.actor, body.reason)])
+
+
+@operators.post("/parked/{id}/retry", status_code=201)
+async def retry_parked(id: UUID, body: ReasonBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Has it tried now. What was dead gets another day; of a fuse, everything that its reaction holds is tried."""
+    return Orders(orders=[await orders.retry_parked(tx, caller, id, body.reason)])
+
+
+@operators.post("/parked/{id}/skip", status_code=201)
+async def skip_parked(id: UUID, body: ReasonBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Leaves out the change that a reaction fails on, and applies what waits behind it in order; or takes back work that fails."""
+    return Orders(orders=[await orders.skip_parked(tx, caller, id, body.reason)])
+
+
+@operators.post("/services/{service}/resend", status_code=201)
+async def resend(service: Service, body: ResendBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Has a service send changes of one stream again, under their old numbers. Who has applied them passes over them."""
+    return Orders(orders=[await orders.resend(tx, caller, service, body.stream, (body.from_seq, body.to_seq), body.reason)])
+
+
+@operators.post("/services/{service}/restate", status_code=201)
+async def restate(service: Service, body: RestateBody, caller: Operator, tx: OpenTx) -> Orders:
+    """Has a service say what its rows are now, at a pace that leaves live changes their speed.
+
+    Copies elsewhere become equal to them, and holes in a stream that nothing else could close are closed. No reaction runs.
+    """
+    return Orders(orders=[await orders.restate(tx, caller, service, body.stream, body.reason)])
+
+
+@operators.get("/orders")
+async def list_orders(caller: Operator, tx: OpenTx, query: Paged) -> Page[Order]:
+    """What operators have ordered, newest first."""
+    async with tx.in_bulk():
+        return await page(tx, Order, query, orders.LIST, newest_first=True)
+
+
+@operators.get("/orders/{id}")
+async def get_order(id: UUID, caller: Operator, tx: OpenTx) -> OrderView:
+    """An order with what came of it in each service."""
+    async with tx.in_bulk():
+        return await orders.get(tx, id)
+
+
+@operators.get("/audit")
+async def audit_of_operators(caller: Operator, tx: OpenTx, query: Paged) -> Page[history.Entry]:
+    """What operators did, in every service and organization, newest first."""
+    async with tx.in_bulk():
+        return await page(tx, history.Entry, query, history.OF_OPERATORS, newest_first=True)
+
+
+router.include_router(operators)

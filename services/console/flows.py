@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from schemas.flows import FLOWS
 from services.console import history, sources, troubles, watching
 from services.console.folding import FINISHED, FlowState, Fold, Judgement, StepState, definition_of
-from services.console.history import Seen
+from services.console.history import Seen, Stay
 from services.console.troubles import Trouble
 from shared.changes import Change, minted_at, stream_id
 from shared.errors import NotFound
@@ -39,9 +39,15 @@ class StepView(BaseModel):
     by: str | None = None
     waits_for: str | None = None
     due_at: datetime | None = None
+    owner: str | None = None
+    """Who is asked when it is stuck."""
+    since: datetime | None = None
+    """When it began to fail, or should have been met."""
     attempt: int | None = None
     error: str | None = None
     told: str | None = None
+    what_to_do: str | None = None
+    """For operators."""
 
 
 class FlowSummary(BaseModel):
@@ -62,6 +68,8 @@ class FlowView(FlowSummary):
     """A flow with its steps. ``data_age_ms`` is the age of what the console last heard of the service that is furthest behind."""
 
     steps: list[StepView]
+    stays: list[Stay] | None = None
+    """Of a cancelled flow: the rows it wrote, which nobody takes back."""
     data_age_ms: int | None
     rev: int = 0
 
@@ -78,7 +86,15 @@ class Count(BaseModel):
 OF_ORG = "SELECT *, started_at AS created_at FROM flows WHERE org_id = (SELECT tenant())"
 ALL = """
 SELECT *, started_at AS created_at FROM flows
-WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR flow = $2) AND ($3::text IS NULL OR step = $3)"""
+WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR flow = $2) AND ($3::text IS NULL OR step = $3)
+    AND (NOT $4 OR state IN ('failing', 'overdue', 'parked', 'lost'))"""
+
+_WHAT_TO_DO = {
+    "failing": "It is tried again by itself. When the cause is mended: mesh flows retry {id}",
+    "parked": "Mend the cause, then: mesh flows retry {id}. To go on without it: mesh flows skip {id}",
+    "overdue": "See whether {service} runs, and how far it has come: mesh status, mesh lag",
+    "lost": "Nothing is under way any more. When {owner} has seen to it: mesh flows cancel {id}",
+}
 
 
 # Keeping
@@ -195,13 +211,24 @@ async def see(tx: Tx, caller: Caller, flow_id: UUID) -> FlowView:
         return await _starting(tx, flow_id)
     if caller.kind == "operator":
         async with tx.in_bulk():
-            row = await tx.records("SELECT * FROM flows WHERE id = $1", flow_id)
-    else:
-        await _act_for(tx, caller, known[0]["org_id"])
-        row = await tx.records("SELECT * FROM flows WHERE id = $1", flow_id)
+            flow = await _seen(tx, flow_id)
+        return flow.model_copy(update={"steps": [_advised(flow, s) for s in flow.steps]})
+    await _act_for(tx, caller, known[0]["org_id"])
+    return await _seen(tx, flow_id)
+
+
+async def _seen(tx: Tx, flow_id: UUID) -> FlowView:
+    """What the transaction may see of it. Raises :class:`NotFound`."""
+    row = await tx.records("SELECT * FROM flows WHERE id = $1", flow_id)
     if not row:
         raise NotFound
-    return FlowView.model_validate(dict(row[0]) | {"data_age_ms": await sources.oldest_age_ms(tx)})
+    stays = await history.staying(tx, flow_id) if row[0]["state"] == "cancelled" else None
+    return FlowView.model_validate(dict(row[0]) | {"data_age_ms": await sources.oldest_age_ms(tx), "stays": stays})
+
+
+def _advised(flow: FlowView, step: StepView) -> StepView:
+    advice = _WHAT_TO_DO.get(step.state)
+    return step.model_copy(update={"what_to_do": advice and advice.format(id=flow.id, service=step.service, owner=step.owner)})
 
 
 async def _act_for(tx: Tx, caller: Caller, org_id: UUID | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from schemas.flows import CURRENT
-from services.console.history import Seen
+from services.console.history import ORDERS, RESULTS, Seen
 from services.console.sources import Age
 from services.console.troubles import Trouble
 from shared.flows import Flow, Step
@@ -62,6 +62,8 @@ class Fold:
     bound: dict[Ref, int] = field(default_factory=dict)
     latest: dict[Ref, Seen] = field(default_factory=dict)
     cancelled: Seen | None = None
+    left_out: set[str] = field(default_factory=set)
+    """Reactions and workers that an operator skipped."""
 
     def add(self, changes: Iterable[Seen]) -> "Fold":
         """Takes all changes at once, in the order of their time."""
@@ -70,8 +72,10 @@ class Fold:
             mine = seen.flow_id == self.id
             if mine or seen.ref in self.bound:
                 self._take(seen)
-            if mine and any(p.matches(seen.change) for p in self.flow.cancelled_by):
+            if mine and (_cancels(seen) or any(p.matches(seen.change) for p in self.flow.cancelled_by)):
                 self.cancelled = self.cancelled or seen
+            if mine and seen.change.table == RESULTS and seen.change.row["act"] == "skip" and seen.change.row["did"]:
+                self.left_out.add(seen.change.row["actor"])
         return self
 
     def _take(self, seen: Seen) -> None:
@@ -82,9 +86,11 @@ class Fold:
                 self.bound[seen.ref] = i
 
     def is_over(self, i: int) -> bool:
-        """Met, or skipped: a later state of the same row was written without it."""
-        return self.met[i] is not None or any(
-            self.met[j] is not None and _is_earlier_state(self.flow.steps[i], self.flow.steps[j]) for j in range(i + 1, len(self.flow.steps))
+        """Met, or skipped: by an operator, or because a later state of the same row was written without it."""
+        return (
+            self.met[i] is not None
+            or self.flow.steps[i].by in self.left_out
+            or any(self.met[j] is not None and _is_earlier_state(self.flow.steps[i], self.flow.steps[j]) for j in range(i + 1, len(self.flow.steps)))
         )
 
     @property
@@ -114,6 +120,10 @@ class Fold:
     def since(self, i: int) -> datetime:
         """When the steps before this one were met."""
         return max((m.at for m in self.met[:i] if m), default=self.start.at)
+
+
+def _cancels(seen: Seen) -> bool:
+    return seen.change.table == ORDERS and seen.change.row["act"] == "cancel"
 
 
 def _is_earlier_state(step: Step, later: Step) -> bool:
@@ -173,7 +183,9 @@ class Judgement:
         shown |= {"state": state, "by": step.by, "waits_for": step.waits_for, "due_at": self.fold.since(i) + step.deadline}
         if trouble:
             shown |= {"attempt": trouble.attempt, "error": trouble.error}
-        return shown if state == "pending" or state.startswith("waiting") else shown | {"told": step.told}
+        if state == "pending" or state.startswith("waiting"):
+            return shown
+        return shown | {"told": step.told, "owner": self.fold.flow.owner, "since": trouble.since if trouble and trouble.since else shown["due_at"]}
 
     def _state_to_come(self, i: int, trouble: Trouble | None) -> StepState:
         if trouble and trouble.state != "waiting":
@@ -207,7 +219,8 @@ class Judgement:
             known += [t for t in self.troubles if t.flow_id == own and t.actor not in actors]
         if not known and step.trouble:
             rows = [s for s in self.fold.latest.values() if step.trouble.matches(s.change) and step.trouble.holds(s.change.row)]
-            known = [Trouble(step.by or "", "", own, "retrying", 0, str(s.change.row.get("error") or f"{step.row.__name__} failed")) for s in rows]
+            said = [(s.at, str(s.change.row.get("error") or f"{step.row.__name__} failed")) for s in rows]
+            known = [Trouble(step.by or "", "", own, "retrying", 0, error, since=at) for at, error in said]
         return max(known, key=lambda t: ("waiting", "retrying", "dead").index(t.state), default=None)
 
 

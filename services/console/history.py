@@ -19,7 +19,7 @@ from shared.rows import Row
 from shared.tx import Tx
 
 KIT_TABLES = frozenset({"_heads", "_restate", "parked", "fuses", "resend_requests", "failing_work"})
-_FALLBACK_KEYS = ("id", "org_id", "user_id")
+_FALLBACK_KEYS = ("id", "org_id", "user_id", "order_id")
 
 
 def _rows() -> dict[str, type[Row]]:
@@ -42,6 +42,10 @@ def _facts() -> dict[str, set[str]]:
 
 _KEYS = {table: row.key for table, row in _rows().items()}
 _FACTS = _facts()
+
+ORDERS, RESULTS = "orders", "order_results"
+_ORDERED = {ORDERS: {"act", "actors"}, RESULTS: {"order_id", "act", "actor", "subject", "did", "outcome"}}
+"""What operators did and what came of it, in whichever service: facts about the flow it concerns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,16 @@ class Entry(BaseModel):
     columns: list[str]
     flow_id: UUID | None
     cause: str | None
+    act: str | None = None
+    """What an operator ordered: retry, skip, cancel, resend, restate."""
 
 
-AUDIT = """
+_TRAIL = """
 SELECT md5(name)::uuid AS id, at AS created_at, at, by, split_part("table", '.', 1) AS service, split_part("table", '.', 2) AS "table",
-    op, key::jsonb AS key, columns, flow_id, cause
-FROM history WHERE org_id = (SELECT tenant())"""
+    op, key::jsonb AS key, columns, flow_id, cause, facts ->> 'act' AS act
+FROM history WHERE """
+AUDIT = f"{_TRAIL} org_id = (SELECT tenant())"
+OF_OPERATORS = f"{_TRAIL} by = 'operator'"
 
 
 def is_told(change: Change) -> bool:
@@ -94,7 +102,12 @@ def is_told(change: Change) -> bool:
 
 
 def matters_to_flows(change: Change) -> bool:
-    return f"{change.source}.{change.table}" in _FACTS
+    return _looked_at(change) is not None
+
+
+def _looked_at(change: Change) -> set[str] | None:
+    """The columns of the change that are kept with their values."""
+    return _FACTS.get(f"{change.source}.{change.table}") or _ORDERED.get(change.table)
 
 
 def key_of(change: Change) -> str:
@@ -118,11 +131,11 @@ async def keep(tx: Tx, changes: Iterable[Change]) -> None:
 
 def _line(change: Change) -> dict[str, Any]:
     table = f"{change.source}.{change.table}"
-    looked_at = _FACTS.get(table)
+    looked_at = _looked_at(change)
     return {
         "name": change.name,
         "stream": change.stream,
-        "org_id": stream_id(change.stream, "org"),
+        "org_id": stream_id(change.stream, "org") or (change.row.get("org_id") if change.table == ORDERS else None),
         "at": change.at,
         "by": change.context.by,
         "flow_id": change.context.flow_id,
@@ -138,6 +151,27 @@ def _line(change: Change) -> dict[str, Any]:
 _LOAD = """
 SELECT h.*, c.at AS cause_at, c.flow_id AS cause_flow FROM history h LEFT JOIN history c ON c.name = h.cause
 WHERE h.facts IS NOT NULL AND """
+
+
+class Stay(BaseModel):
+    """A row that a flow wrote and that is still there."""
+
+    service: str
+    table: str
+    key: dict[str, Any]
+    at: datetime
+
+
+async def staying(tx: Tx, flow_id: UUID) -> list[Stay]:
+    """The rows that a flow has written and nobody deleted since, as far as the transaction may see."""
+    return await tx.all(
+        Stay,
+        """SELECT split_part("table", '.', 1) AS service, split_part("table", '.', 2) AS "table", key::jsonb AS key, max(at) AS at
+        FROM history h WHERE flow_id = $1 AND split_part("table", '.', 2) <> ALL ($2)
+            AND NOT EXISTS (SELECT FROM history d WHERE d.flow_id = $1 AND d."table" = h."table" AND d.key = h.key AND d.op = 'delete')
+        GROUP BY h."table", h.key ORDER BY 4""",
+        flow_id, [ORDERS, RESULTS],
+    )  # fmt: skip
 
 
 async def of_flows(tx: Tx, flow_ids: Sequence[UUID]) -> dict[UUID, list[Seen]]:

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 import orjson
 
 from shared.changes import Change
+from shared.errors import NotFound
 from shared.tx import Tx
 
 State = Literal["waiting", "retrying", "dead"]
@@ -17,7 +19,10 @@ _TABLES = frozenset({"parked", "fuses", "failing_work"})
 
 @dataclass(frozen=True)
 class Trouble:
-    """``actor`` fails on what flow ``flow_id`` (or another flow of the same stream before it) asked of it. A fuse has no target: it holds everybody."""
+    """``actor`` fails on what flow ``flow_id`` (or another flow of the same stream before it) asked of it. A fuse has no target: it holds everybody.
+
+    ``about``: what waits for it. ``change``: the first of what waits, for a reaction.
+    """
 
     actor: str
     target: str | None
@@ -25,6 +30,9 @@ class Trouble:
     state: State
     attempt: int
     error: str
+    about: str = ""
+    change: str | None = None
+    since: datetime | None = None
 
     @property
     def is_fuse(self) -> bool:
@@ -42,9 +50,10 @@ async def note(tx: Tx, changes: Iterable[Change]) -> list[Trouble]:
         "DELETE FROM troubles t USING jsonb_populate_recordset(NULL::troubles, $1) r WHERE t.service = r.service AND t.actor = r.actor AND t.about = r.about",
         orjson.dumps(gone, default=str).decode(),
     )
+    columns = ("service", "actor", "about", "target", "flow_id", "change", "state", "attempt", "error", "since")
     await tx.run(
-        "INSERT INTO troubles SELECT * FROM jsonb_populate_recordset(NULL::troubles, $1) ON CONFLICT (service, actor, about) DO UPDATE "
-        "SET target = excluded.target, flow_id = excluded.flow_id, state = excluded.state, attempt = excluded.attempt, error = excluded.error",
+        f"INSERT INTO troubles ({', '.join(columns)}) SELECT {', '.join(columns)} FROM jsonb_populate_recordset(NULL::troubles, $1) "
+        f"ON CONFLICT (service, actor, about) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in columns[3:-1])}",
         orjson.dumps(there, default=str).decode(),
     )
     return [_trouble(row) for row, _ in latest.values()]
@@ -52,11 +61,11 @@ async def note(tx: Tx, changes: Iterable[Change]) -> list[Trouble]:
 
 def _row(change: Change) -> dict[str, Any]:
     r = change.row
-    common = {"service": change.source, "since": change.at, "error": r["error"]}
+    common = {"service": change.source, "since": change.at, "error": r["error"], "change": None}
     match change.table:
         case "parked":
             about, rest = f"{r['source']}/{r['stream']}", {"actor": r["reaction"], "target": r["target"], "flow_id": r["flow_id"]}
-            return common | rest | {"about": about, "state": r["state"], "attempt": r["attempt"]}
+            return common | rest | {"about": about, "state": r["state"], "attempt": r["attempt"], "change": r["change"]}
         case "failing_work":
             rest = {"actor": r["worker"], "target": r["target"], "flow_id": r["flow_id"], "about": f"{r['kind']}/{r['target']}/{r['id']}"}
             return common | rest | {"state": "retrying", "attempt": r["attempt"]}
@@ -75,6 +84,15 @@ async def of(tx: Tx, targets: dict[UUID, Sequence[str]]) -> dict[UUID, list[Trou
     return found
 
 
+async def get(tx: Tx, id: UUID) -> Trouble:
+    """Raises :class:`NotFound` when it is over."""
+    rows = await tx.records("SELECT * FROM troubles WHERE id = $1", id)
+    if not rows:
+        raise NotFound("It is not parked or failing any more.")
+    return _trouble(dict(rows[0]))
+
+
 def _trouble(row: dict[str, Any]) -> Trouble:
     flow_id = row["flow_id"]
-    return Trouble(row["actor"], row["target"], UUID(str(flow_id)) if flow_id else None, row["state"], row["attempt"], row["error"])
+    told = (row["state"], row["attempt"], row["error"], row["about"], row["change"], row["since"])
+    return Trouble(row["actor"], row["target"], UUID(str(flow_id)) if flow_id else None, *told)

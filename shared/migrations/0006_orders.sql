@@ -25,6 +25,7 @@ CREATE TABLE order_results (
     actor text NOT NULL,
     subject text NOT NULL,
     target text NOT NULL,
+    did boolean NOT NULL,
     outcome text NOT NULL,
     PRIMARY KEY (order_id, actor, subject)
 );
