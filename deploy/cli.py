@@ -12,10 +12,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from deploy import containers, flows, mail, terminal
+from deploy import containers, flows, mail, parked, streams, terminal
 from deploy import doctor as checks
 from deploy.demo import demo
 from deploy.errors import MeshError
+from deploy.lag import lag
 from deploy.plan import parse_replicas
 from deploy.process import recorded
 from deploy.progress import Reporter
@@ -31,7 +32,9 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(mail.app, name="mail")
 app.add_typer(flows.app, name="flows")
-app.command()(demo)
+app.add_typer(parked.app, name="parked")
+for command in (streams.resend, streams.restate, streams.restored, lag, demo):
+    app.command()(command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer JSON.")]
 

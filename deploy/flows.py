@@ -1,38 +1,19 @@
 """``mesh flows``: which flow of which customer is where, and what holds it up."""
 
-from typing import Annotated, Any
+import time
+from typing import Annotated
 
-import requests
 import typer
 from rich.markup import escape
 
 from deploy import terminal
+from deploy.console import AsJson, Json, Reason, ask, order
 from deploy.errors import MeshError
-from deploy.stack import Mesh
-from deploy.state import State
 
-app = typer.Typer(help="Show the flows of all organizations.", no_args_is_help=True)
+app = typer.Typer(help="Show the flows of all organizations, and act on one that is stuck.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Answer JSON.")]
-
-
-def ask_console(path: str, **query: str | int | None) -> dict[str, Any]:
-    """The console's answer to an operator.
-
-    :raises MeshError: when it does not answer, or refuses.
-    """
-    status = Mesh(State.default()).status()
-    url = status["services"]["console"]["url"] + path
-    wanted = {name: value for name, value in query.items() if value is not None}
-    try:
-        answer = requests.get(url, params=wanted, headers={"Authorization": f"Bearer {status['operator_token']}"}, timeout=70)
-    except requests.RequestException as error:
-        raise MeshError("The console does not answer.", "See why: mesh status", code=3) from error
-    if answer.status_code == requests.codes.not_found:
-        raise MeshError("The console knows no such flow.", "See which there are: mesh flows list", code=2)
-    if not answer.ok:
-        raise MeshError(f"The console answered {answer.status_code}: {answer.text}", "Look closer: mesh logs console")
-    return dict(answer.json())
+FlowId = Annotated[str, typer.Argument(metavar="ID")]
+_CANCELLED_WITHIN = 10  # seconds
 
 
 @app.command("list")
@@ -40,11 +21,12 @@ def list_flows(
     state: Annotated[str | None, typer.Option(help="Only flows in this state: running, failing, overdue, parked, done, …")] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow, by its name.")] = None,
     step: Annotated[str | None, typer.Option(help="Only flows whose next step is this.")] = None,
+    stuck: Annotated[bool, typer.Option("--stuck", help="Only flows that are failing, overdue, parked or lost.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List flows, newest first, and count the unfinished ones before each step."""
-    found = ask_console("/flows", state=state, flow=flow, step=step, limit=limit)
+    found = ask("/flows", state=state, flow=flow, step=step, stuck="true" if stuck else None, limit=limit)
     if as_json:
         terminal.show_json(found)
         return
@@ -58,21 +40,60 @@ def list_flows(
 
 @app.command()
 def show(
-    flow_id: Annotated[str, typer.Argument(metavar="ID")],
+    flow_id: FlowId,
     wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait until it is finished.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show one flow with its steps: when each was met, how long it took, and what holds up the next."""
-    found = ask_console(f"/flows/{flow_id}", wait=wait)
+    found = ask(f"/flows/{flow_id}", wait=wait)
     if as_json:
         terminal.show_json(found)
         return
-    terminal.line(f"[bold]{escape(found['flow'] or '?')}[/]  {terminal.word(found['state'])}  started {found['started_at']}")
-    terminal.table([_step(step) for step in found["steps"]])
-    terminal.line(f"The data is {found['data_age_ms']} ms old.")
+    _show(found)
 
 
-def _step(step: dict[str, Any]) -> list[str]:
+def _show(flow: Json) -> None:
+    terminal.line(f"[bold]{escape(flow['flow'] or '?')}[/]  {terminal.word(flow['state'])}  started {flow['started_at']}")
+    terminal.table([_step(step) for step in flow["steps"]])
+    for step in flow["steps"]:
+        if step["what_to_do"]:
+            terminal.line(f"  {escape(step['name'])}, of {step['owner']}, since {step['since']}: {escape(step['what_to_do'])}")
+    if flow["stays"] is not None:
+        terminal.heading("What stays")
+        terminal.table([row["service"], row["table"], escape(" ".join(map(str, row["key"].values())))] for row in flow["stays"])
+    terminal.line(f"The data is {flow['data_age_ms']} ms old.")
+
+
+def _step(step: Json) -> list[str]:
     took = f"{step['in_step_ms']} ms" if step["in_step_ms"] is not None else ""
     trouble = f"attempt {step['attempt']}: {step['error']}" if step.get("error") else step.get("waits_for") or ""
     return [terminal.word(step["state"]), escape(step["name"]), step["service"], took, escape(trouble)]
+
+
+@app.command()
+def retry(flow_id: FlowId, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Try everything now that is parked or failing for a flow. What was dead gets another day."""
+    order(f"/flows/{flow_id}/retry", {"reason": reason}, as_json=as_json)
+
+
+@app.command()
+def skip(flow_id: FlowId, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Leave out what a flow is stuck on; what waits behind it goes on, in order."""
+    order(f"/flows/{flow_id}/skip", {"reason": reason}, as_json=as_json)
+
+
+@app.command()
+def cancel(flow_id: FlowId, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Stop a flow's further steps. Nothing is taken back: what stays is listed."""
+    ask(f"/flows/{flow_id}/cancel", {"reason": reason})
+    found = ask(f"/flows/{flow_id}")
+    deadline = time.monotonic() + _CANCELLED_WITHIN
+    while found["state"] != "cancelled" and time.monotonic() < deadline:
+        time.sleep(0.1)
+        found = ask(f"/flows/{flow_id}")
+    if as_json:
+        terminal.show_json(found)
+    else:
+        _show(found)
+    if found["state"] != "cancelled":
+        raise MeshError(f"It is ordered, and the flow is still {found['state']}.", "See what keeps the bus: mesh lag")

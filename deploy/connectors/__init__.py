@@ -77,5 +77,18 @@ class Registry:
         parameters = {"includeTasks": "true", "onlyFailed": "true"}
         self._call("POST", f"/connectors/{name}/restart", params=parameters).raise_for_status()
 
+    def forget_place(self, name: str, timeout: float = 30) -> None:
+        """Has the connector go on where its slot says, not where it noted that it was.
+
+        :raises TimeoutError: when it does not stop for that in time.
+        """
+        self._call("PUT", f"/connectors/{name}/stop").raise_for_status()
+        deadline = time.monotonic() + timeout
+        while not (forgotten := self._call("DELETE", f"/connectors/{name}/offsets")).ok:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"connector {name} does not forget its place: {forgotten.text}")
+            time.sleep(0.2)
+        self._call("PUT", f"/connectors/{name}/resume").raise_for_status()
+
     def _call(self, method: str, path: str, **options: Any) -> requests.Response:
         return requests.request(method, self.url + path, auth=(self.user, self.password), timeout=10, **options)

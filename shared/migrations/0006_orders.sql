@@ -43,14 +43,14 @@ DROP FUNCTION restate(text);
 CREATE FUNCTION restate(name text, ordered boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    kind text := CASE WHEN name LIKE 'global:%' THEN name ELSE split_part(name, ':', 1) END;
+    stream_kind text := CASE WHEN name LIKE 'global:%' THEN name ELSE split_part(name, ':', 1) END;
     since bigint;
     t published;
     r jsonb;
     n bigint := 0;
 BEGIN
     since := append_change(name, '_restate', 'restate', NULL, jsonb_build_object('marker', 'start', 'ordered', ordered));
-    FOR t IN SELECT * FROM published p WHERE p.kind IN (restate.kind, 'row') ORDER BY p.name LOOP
+    FOR t IN SELECT * FROM published p WHERE p.kind IN (stream_kind, 'row') ORDER BY p.name LOOP
         FOR r IN EXECUTE format('SELECT to_jsonb(x) - $2 FROM %I x', t.name)
                 || CASE WHEN t.key IS NULL THEN '' ELSE format(' WHERE %I::text = $1', t.key) END
                 USING CASE t.kind WHEN 'row' THEN name ELSE split_part(name, ':', 2) END, t.private

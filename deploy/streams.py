@@ -1,0 +1,82 @@
+"""``mesh resend``, ``mesh restate`` and ``mesh restored``: what a service has said is said again."""
+
+import asyncio
+from typing import Annotated
+
+import asyncpg
+import requests
+import typer
+
+from deploy import connect, terminal
+from deploy.console import AsJson, Reason, order
+from deploy.errors import MeshError
+from deploy.stack import Mesh
+from deploy.state import State
+
+Service = Annotated[str, typer.Option(help="The service that owns the stream.")]
+
+
+def resend(
+    service: Service,
+    stream: Annotated[str, typer.Option(help="org:<id>, user:<id> or global:<name>")],
+    first: Annotated[int | None, typer.Option("--from", min=1, help="The first number; the beginning by default.")] = None,
+    last: Annotated[int | None, typer.Option("--to", min=1, help="The last number; the head by default.")] = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Send changes of a stream again, under their old numbers; who has applied them passes over them."""
+    order(f"/services/{service}/resend", {"stream": stream, "from_seq": first, "to_seq": last, "reason": reason}, as_json=as_json)
+
+
+def restate(
+    service: Service,
+    stream: Annotated[str | None, typer.Option(help="org:<id>, user:<id> or global:<name>; all by default.")] = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Have a service say what its rows are now, so that copies elsewhere equal them; no reaction runs."""
+    order(f"/services/{service}/restate", {"stream": stream, "reason": reason}, as_json=as_json)
+
+
+def restored(
+    service: Annotated[str | None, typer.Option(help="A service of the database that was restored; every database by default.")] = None,
+    nothing_lost: Annotated[bool, typer.Option("--nothing-lost", help="A failover that kept every commit: only go on.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say that a database was restored from a backup, or lost commits in a failover: everybody starts over with what it holds."""
+    mesh = Mesh(State.default())
+    if service and service not in mesh.plan.services:
+        raise MeshError(f"There is no service {service}.", f"There are: {', '.join(mesh.plan.services)}", code=2)
+    epochs: dict[str, int] = {}
+    for database in [mesh.plan.database_of(service)] if service else mesh.plan.placement:
+        if not nothing_lost:
+            _read_anew(mesh, database)
+        epochs |= asyncio.run(_raise_epochs(mesh, mesh.plan.placement[database], nothing_lost=nothing_lost))
+    if as_json:
+        terminal.show_json({"epochs": epochs})
+    else:
+        terminal.table([name, f"epoch {epoch}"] for name, epoch in epochs.items())
+
+
+async def _raise_epochs(mesh: Mesh, services: tuple[str, ...], *, nothing_lost: bool) -> dict[str, int]:
+    """The epoch of each service from now on."""
+    epochs = {}
+    for service in services:
+        connection = await asyncpg.connect(mesh.databases.url(service, "owner"))
+        try:
+            epochs[service] = await connection.fetchval("SELECT restored($1)", nothing_lost)
+        finally:
+            await connection.close()
+    return epochs
+
+
+def _read_anew(mesh: Mesh, database: str) -> None:
+    """The place in the log that Connect has noted is one of the lost database: the slot, made anew if it is gone, knows where to go on.
+
+    :raises MeshError: when Connect does not do it; nothing has changed then.
+    """
+    asyncio.run(mesh.databases.prepare())
+    try:
+        connect.Worker.of(mesh.state, mesh.plan).registry.forget_place(f"{database}-changes")
+    except (requests.RequestException, TimeoutError) as error:
+        raise MeshError(f"Connect does not read {database} anew: {error}", "When it runs (mesh status), repeat this command.") from error
