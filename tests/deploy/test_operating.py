@@ -1,0 +1,123 @@
+"""The commands of operators, on a mesh that works: what they say, to people and to programs."""
+
+import json
+import os
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from deploy.errors import MeshError
+from tests.console.stuck import REACTION, failing_subscriptions, let_die, parked_of
+from tests.console.test_flows import ended
+from tests.mesh import Customer, TestMesh, eventually
+
+
+def run(mesh: TestMesh, *words: str) -> Result:
+    return CliRunner().invoke(app, words, env={**os.environ, "MESH_STATE": str(mesh.mesh.state.root), "NO_COLOR": "1"})
+
+
+def said(mesh: TestMesh, *words: str, code: int = 0) -> Any:
+    """The JSON answer of a command."""
+    done = run(mesh, *words, "--json")
+    assert done.exit_code == code, f"{done.output} {done.exception!r}"
+    return json.loads(done.stdout)
+
+
+def test_a_stuck_flow_is_found_looked_at_retried_and_done(mesh: TestMesh) -> None:
+    with failing_subscriptions(mesh, "Stuck"):
+        ann = mesh.sign_up(organization="Stuck")
+        parked = parked_of(mesh, ann)
+        let_die(mesh, ann)
+        eventually(lambda: ann.flow_id in [f["id"] for f in said(mesh, "flows", "list", "--stuck")["items"] if f["state"] == "parked"], timeout=10)
+        shown = run(mesh, "flows", "show", ann.flow_id).stdout
+        assert f"mesh flows retry {ann.flow_id}" in shown
+        assert "RaiseError: the plan has a hole" in shown
+        assert parked["id"] in run(mesh, "parked", "list", "--state", "dead", "--actor", REACTION, "--limit", "200").stdout
+        assert said(mesh, "parked", "show", parked["id"])["flow_id"] == ann.flow_id
+        assert "fails on" in run(mesh, "parked", "show", parked["id"]).stdout
+    retried = said(mesh, "flows", "retry", ann.flow_id, "--reason", "the plan is mended")
+    assert [r["outcome"] for r in retried["orders"][0]["results"]] == ["tried, and done"]
+    assert ended(ann, ann.flow_id)["state"] == "done"
+
+
+def test_a_parked_change_is_retried_and_skipped_and_its_flow_cancelled(mesh: TestMesh) -> None:
+    with failing_subscriptions(mesh, "Left out"):
+        ann = mesh.sign_up(organization="Left out")
+        parked = parked_of(mesh, ann)
+        assert "failed again" in run(mesh, "parked", "retry", parked["id"]).stdout
+        assert "skipped" in run(mesh, "parked", "skip", parked["id"], "--reason", "they wait for a call").stdout
+    cancelled = run(mesh, "flows", "cancel", ann.flow_id)
+    assert cancelled.exit_code == 0, cancelled.output
+    assert "What stays" in cancelled.stdout
+    assert "organizations" in cancelled.stdout
+    assert run(mesh, "flows", "skip", ann.flow_id).exit_code == 1, "it is over"
+
+
+def test_streams_are_sent_again_and_restated(mesh: TestMesh, customer: Customer) -> None:
+    stream = f"org:{customer.org_id}"
+    (resent,) = said(mesh, "resend", "--service", "org", "--stream", stream, "--from", "1", "--to", "1")["orders"]
+    assert resent["results"][0]["outcome"] == "1 changes sent again"
+    assert "1 streams are being restated" in run(mesh, "restate", "--service", "org", "--stream", stream).stdout
+    (nothing,) = said(mesh, "restate", "--service", "billing", "--stream", f"org:{customer.user_id}", code=1)["orders"]
+    assert nothing["results"][0]["outcome"] == "there is no such stream here"
+
+
+@pytest.mark.parametrize(
+    "words", [["parked", "retry"], ["flows", "show", "00000000-0000-0000-0000-000000000007"], ["resend", "--service", "org", "--stream", "nonsense"]]
+)
+def test_what_makes_no_sense_is_said_and_exits_2(mesh: TestMesh, words: list[str]) -> None:
+    done = run(mesh, *words)
+    assert isinstance(done.exception, MeshError)
+    assert done.exception.code == 2
+
+
+def test_lag_tells_the_age_of_every_part(mesh: TestMesh, customer: Customer) -> None:
+    assert ended(customer, customer.flow_id)["state"] == "done"
+
+    def healthy() -> bool:
+        services = said(mesh, "lag")["services"]
+        assert set(services) == set(mesh.urls)
+        for name, one in services.items():
+            assert one["slot"]["active"]
+            assert one["slot"]["age_seconds"] < 10
+            assert one["log"]["age_seconds"] < 10
+            assert one["log"]["reaches_back_seconds"] > one["log"]["age_seconds"]
+            topics = {t["topic"]: t for t in one["topics"]}
+            assert topics[f"{name}.changes"]["end"] > 0
+            assert topics[f"{name}.changes"]["age_seconds"] < 30
+            assert all(0 <= t["behind"] <= t["end"] for t in one["topics"])
+        org = {s["source"]: s for s in services["billing"]["sources"]}["org"]
+        assert org["streams"] > 0
+        assert org["heads_age_seconds"] < 15
+        return True
+
+    eventually(healthy, timeout=30)
+    shown = run(mesh, "lag")
+    assert shown.exit_code == 0
+    assert "read by billing to" in shown.stdout
+    assert mesh.anyone.get("org", "/lag").status_code == 401
+    assert customer.get("org", "/lag").status_code == 403
+
+
+def test_lag_grows_for_who_is_away_and_says_who_does_not_answer(mesh: TestMesh) -> None:
+    mesh.mesh.hold("notification")
+    mesh.mesh.kill("notification")
+    try:
+        done = run(mesh, "lag", "--json")
+        assert done.exit_code == 1
+        assert "does not answer" in json.loads(done.stdout)["services"]["notification"]["error"]
+        age = {s["source"]: s["heads_age_seconds"] for s in mesh.operator.get("console", "/lag").json()["sources"]}
+        later = eventually(
+            lambda: (
+                now
+                if (now := {s["source"]: s["heads_age_seconds"] for s in mesh.operator.get("console", "/lag").json()["sources"]})["notification"] > 6
+                else None
+            )
+        )
+        assert later["notification"] > age["notification"]
+        assert later["org"] < 6
+    finally:
+        mesh.mesh.release("notification")
+    mesh.mesh.wait_healthy()
