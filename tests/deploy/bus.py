@@ -1,9 +1,13 @@
 """What the tests of the bus do with it: write a change into a database, read it from Kafka."""
 
 import asyncio
+import os
+import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import asyncpg
 import psutil
@@ -43,6 +47,31 @@ def travels(mesh: Mesh, stream: str, service: str = "org", within: float = 30) -
             if message is not None and message.error() is None and message.key() == stream.encode():
                 return True
     return False
+
+
+def stop_postgres(mesh: Mesh) -> Path:
+    """Its data, left alone until it is released."""
+    mesh.hold("postgres")
+    pid = mesh.kill("postgres", signal.SIGINT)
+    mesh.wait(lambda: not alive(pid), 15, "Postgres to end")
+    return mesh.databases.server.data
+
+
+def restore_postgres(mesh: Mesh, backup: Path) -> None:
+    """As from an archive: what was written since the backup is lost, with the slots; the database goes on in another timeline."""
+    data = stop_postgres(mesh)
+    for slot in (backup / "pg_replslot").iterdir():
+        shutil.rmtree(slot)
+    user = data.stat()
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    (data / "recovery.signal").touch()
+    with (data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("restore_command = 'false'\n")
+    for path in (data, *data.rglob("*")):
+        os.chown(path, user.st_uid, user.st_gid)
+    mesh.release("postgres")
+    mesh.wait(lambda: bool(mesh.status()["postgres"]["state"] == "up"), 30, "Postgres to be up")
 
 
 def pids(mesh: Mesh) -> set[int]:

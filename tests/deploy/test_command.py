@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.stack import Mesh
-from tests.deploy.bus import pids
+from tests.deploy.bus import pids, restore_postgres, stop_postgres, travels, write_change
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -118,3 +119,25 @@ def test_a_second_data_plane_is_started_beside_the_first_and_ended_again(bus: Me
 def test_a_folder_with_a_space_in_its_name_will_do(bus: Mesh) -> None:
     assert " " in str(bus.state.root)
     assert bus.status()["healthy"]
+
+
+def test_a_restored_database_is_found_and_one_command_goes_on_with_it(bus: Mesh, tmp_path: Path) -> None:
+    data, backup = stop_postgres(bus), tmp_path / "backup"
+    shutil.copytree(data, backup)
+    bus.release("postgres")
+    bus.wait_healthy()
+    write_change(bus, "org:lost")
+    assert travels(bus, "org:lost")
+    restore_postgres(bus, backup)
+    findings = json.loads(mesh(bus.state.root, "doctor", "--json").stdout)["findings"]
+    (finding,) = [f for f in findings if f["about"] == "database"]
+    assert not finding["ok"]
+    assert "mesh restored" in finding["mend"]
+    done = mesh(bus.state.root, "restored", "--json")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["epochs"].values()) == {2}
+    bus.wait_healthy()
+    write_change(bus, "org:after")
+    assert travels(bus, "org:after"), "the connector goes on where the database is, not where it was"
+    assert mesh(bus.state.root, "restored", "--nothing-lost", "--service", "org").returncode == 0
+    assert mesh(bus.state.root, "restored", "--service", "nobody").returncode == 2

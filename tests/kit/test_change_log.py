@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from shared import healing
 from shared.changes import Context
 from shared.errors import RowTooLarge
-from shared.tx import Database, UnsafeRole
+from shared.tx import Database, Restored, UnsafeRole
 from tests.kit.conftest import Probe
 from tests.mesh import TestMesh
 
@@ -17,6 +18,11 @@ from tests.mesh import TestMesh
 def tenant() -> tuple[uuid.UUID, str]:
     org = uuid.uuid4()
     return org, f"org:{org}"
+
+
+async def as_admin(probe: Probe, statements: str) -> None:
+    """One transaction in the probe's schema."""
+    await probe.admin.execute(f"SET LOCAL search_path = probe; {statements}")
 
 
 async def test_an_insert_update_and_delete_are_records_one_two_three(probe: Probe) -> None:
@@ -102,6 +108,32 @@ async def test_transactions_over_the_same_streams_in_opposite_order_do_not_deadl
 
     await asyncio.gather(*(write(*pair) for n in range(20) for pair in ((a, b), (b, a))))
     assert len(await probe.changes(a)) + len(await probe.changes(b)) == 40
+
+
+async def test_a_database_that_was_restored_is_entered_only_when_somebody_has_said_so(probe: Probe, probe_url: str) -> None:
+    await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET identity = 'another cluster/00000001'")
+    with pytest.raises(Restored, match="mesh restored"):
+        await Database.connect(probe_url, "probe")
+    await as_admin(probe, "SELECT restored(nothing_lost => true)")
+    database = await Database.connect(probe_url, "probe")
+    assert await database.pool.fetchval("SELECT epoch FROM incarnation") == 1
+    await database.close()
+
+
+async def test_a_restored_database_restates_all_it_holds_in_a_new_epoch(probe: Probe) -> None:
+    _, stream = tenant()
+    async with probe.database.transaction(stream) as tx:
+        await tx.run("INSERT INTO effects (value) VALUES (5)")
+    await as_admin(probe, "SELECT restored()")
+    try:
+        await healing.restate_wanted(probe.database)
+        old, *new = await probe.changes(stream)
+        assert (old.epoch, {c.epoch for c in new}) == (1, {2})
+        assert [c.row.get("value") for c in new if c.table == "effects"] == [5]
+        (raised,) = [c for c in await probe.changes("global:incarnation") if c.op == "update" and c.epoch == 2]
+        assert (raised.context.by, raised.row["epoch"]) == ("operator", 2)
+    finally:
+        await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
 
 
 async def test_no_tenant_means_no_rows_and_another_tenant_sees_none(probe: Probe) -> None:
