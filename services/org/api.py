@@ -111,7 +111,7 @@ async def resume(org_id: UUID, caller: OwnerOrOperator, tx: TenantTx) -> Started
     return StartedOrganization.of(tx, await organizations.resume(tx, organizations.level_of(caller)))
 
 
-@router.post("/orgs/{org_id}/clock", status_code=202)
+@router.post("/orgs/{org_id}/clock", status_code=202, tags=["operators"])
 async def advance_clock(org_id: UUID, body: ClockBody, operator: Operator, caller: OwnerOrOperator, tx: TenantTx) -> AdvancedClock:
     """Moves the business time of a test organization forward, in every service. For operators."""
     return AdvancedClock.of(tx, await organizations.advance_clock(tx, timedelta(seconds=body.advance_seconds)))

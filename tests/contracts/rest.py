@@ -25,6 +25,7 @@ class Operation:
     secured: bool
     body: dict[str, Any] | None
     answers: dict[str, Any]
+    for_operators: bool
 
     def __str__(self) -> str:
         return f"{self.service} {self.method} {self.path}"
@@ -51,7 +52,9 @@ def _operations() -> Iterator[Operation]:
             for method, operation in item.items():
                 if path not in _OPERATIONS:
                     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-                    yield Operation(service, method.upper(), path, bool(operation.get("security")), body, operation["responses"])
+                    yield Operation(
+                        service, method.upper(), path, bool(operation.get("security")), body, operation["responses"], "operators" in operation.get("tags", ())
+                    )
 
 
 OPERATIONS = tuple(_operations())

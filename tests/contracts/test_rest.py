@@ -81,7 +81,7 @@ def test_an_organization_is_not_there_for_strangers(ann: Customer, stranger: Cus
 
 @_every([o for o in OPERATIONS if o.body and "{" not in o.path.replace("{org_id}", "")])
 def test_unknown_fields_and_wrong_types_are_refused_with_a_pointer(mesh: TestMesh, ann: Customer, operation: Operation) -> None:
-    who = mesh.operator if operation.path.endswith("/clock") else ann
+    who = mesh.operator if operation.for_operators else ann
     refused = operation.call(who, {"surprise": 1}, org_id=ann.org_id)
     assert _is_problem(refused, 422)
     assert "/surprise" in [e["pointer"] for e in refused.json()["errors"]]
@@ -90,7 +90,7 @@ def test_unknown_fields_and_wrong_types_are_refused_with_a_pointer(mesh: TestMes
 
 @_every([o for o in OPERATIONS if "{" in o.path and o.secured])
 def test_an_id_that_is_none_is_refused(mesh: TestMesh, ann: Customer, operation: Operation) -> None:
-    who = mesh.operator if operation.path.endswith("/clock") else ann
+    who = mesh.operator if operation.for_operators else ann
     answer = who.call(operation.method, operation.service, re.sub(r"\{\w+\}", "no-id", operation.path), {} if operation.body else None)
     assert _is_problem(answer, 422)
 
@@ -130,7 +130,7 @@ def test_the_type_of_a_problem_is_a_page_that_explains_it(mesh: TestMesh, servic
 
 @_every([o for o in OPERATIONS if o.is_list and o.secured])  # the price list is one page for everybody
 def test_a_list_keeps_its_limits_and_refuses_a_forged_cursor(mesh: TestMesh, ann: Customer, operation: Operation) -> None:
-    who = mesh.operator if operation.path == "/flows" else ann
+    who = mesh.operator if operation.for_operators else ann
     path = operation.at(org_id=ann.org_id)
     page = who.get(operation.service, f"{path}?limit=1").json()
     assert page.keys() >= {"items", "next"}
