@@ -43,7 +43,10 @@ async def announce_heads(database: Database) -> None:
     """Tells all readers how far each stream has come that was written since the last time."""
     async with database.transaction() as tx:
         await tx.run("SELECT announce_heads()")
+        age = await tx.value("SELECT age_seconds FROM slot_lag()")
         failpoint("heads")
+    if age is not None:
+        metrics.oldest_change.set(age)
 
 
 async def check_expected(database: Database) -> None:
