@@ -10,6 +10,7 @@ import typer
 from deploy import connect, terminal
 from deploy.console import AsJson, Reason, order
 from deploy.errors import MeshError
+from deploy.plan import SERVICES
 from deploy.stack import Mesh
 from deploy.state import State
 
@@ -45,8 +46,8 @@ def restored(
 ) -> None:
     """Say that a database was restored from a backup, or lost commits in a failover: everybody starts over with what it holds."""
     mesh = Mesh(State.default())
-    if service and service not in mesh.plan.services:
-        raise MeshError(f"There is no service {service}.", f"There are: {', '.join(mesh.plan.services)}", code=2)
+    if service and service not in SERVICES:
+        raise MeshError(f"There is no service {service}.", f"There are: {', '.join(SERVICES)}", code=2)
     epochs: dict[str, int] = {}
     for database in [mesh.plan.database_of(service)] if service else mesh.plan.placement:
         if not nothing_lost:

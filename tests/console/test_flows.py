@@ -193,7 +193,7 @@ def test_a_console_that_is_killed_goes_on_and_tells_nothing_twice(mesh: TestMesh
             lambda s=source: (  # type: ignore[misc]
                 mesh.rows(
                     f'SELECT count(*) AS n FROM "{s}".changes c WHERE NOT again AND stream LIKE $1 '
-                    f"AND payload::json ->> 'table' NOT IN ('parked', 'failing_work', '_restate') AND NOT EXISTS "
+                    f"AND payload::json ->> 'table' NOT IN ('parked', 'failing_work') AND payload::json ->> 'op' <> 'restate' AND NOT EXISTS "
                     f"(SELECT FROM console.history h WHERE h.name = $2 || '/' || c.stream || '/' || (c.payload::json ->> 'epoch') || '.' || c.seq)",
                     "%:%-%", s,
                 )[0]["n"] == 0

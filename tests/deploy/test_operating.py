@@ -13,6 +13,8 @@ from tests.console.stuck import REACTION, failing_subscriptions, let_die, parked
 from tests.console.test_flows import ended
 from tests.mesh import Customer, TestMesh, eventually
 
+pytestmark = pytest.mark.processes
+
 
 def run(mesh: TestMesh, *words: str) -> Result:
     return CliRunner().invoke(app, words, env={**os.environ, "MESH_STATE": str(mesh.mesh.state.root), "NO_COLOR": "1"})
