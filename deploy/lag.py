@@ -57,7 +57,8 @@ def _topic(name: str, topic: Json) -> list[str]:
 
 def _source(name: str, source: Json) -> list[str]:
     missing = f"{source['behind']} behind since {_age(source['behind_age_seconds'])}, {source['held']} held" if source["behind"] or source["held"] else ""
-    return [f"{name} of {source['source']}", f"{source['streams']} streams", f"heads {_age(source['heads_age_seconds'])}", missing]
+    heads = "heads not needed" if source["heads_age_seconds"] is None else f"heads {_age(source['heads_age_seconds'])}"
+    return [f"{name} of {source['source']}", f"{source['streams']} streams", heads, missing]
 
 
 def _age(seconds: float | None) -> str:

@@ -52,7 +52,7 @@ $$;
 -- The change log: how much it holds, how far back it reaches, and how long ago it was last written.
 CREATE FUNCTION log_lag() RETURNS TABLE (records bigint, bytes bigint, reaches_back_seconds double precision, age_seconds double precision)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
+    SELECT coalesce(sum(pg_stat_get_live_tuples(c.oid)), 0)::bigint, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint,
         extract(epoch FROM clock_timestamp() - (SELECT h.at FROM changes h WHERE h.stream = 'global:heads' ORDER BY h.seq LIMIT 1)),
         extract(epoch FROM clock_timestamp() - (SELECT h.at FROM changes h WHERE h.stream = 'global:heads' AND NOT h.again ORDER BY h.seq DESC LIMIT 1))
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'changes'::regclass

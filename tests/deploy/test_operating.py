@@ -85,6 +85,7 @@ def test_lag_tells_the_age_of_every_part(mesh: TestMesh, customer: Customer) -> 
             assert one["slot"]["active"]
             assert one["slot"]["age_seconds"] < 10
             assert one["log"]["age_seconds"] < 10
+            assert one["log"]["records"] > 0
             assert one["log"]["reaches_back_seconds"] > one["log"]["age_seconds"]
             topics = {t["topic"]: t for t in one["topics"]}
             assert topics[f"{name}.changes"]["end"] > 0
