@@ -26,6 +26,7 @@ class Operation:
     body: dict[str, Any] | None
     answers: dict[str, Any]
     for_operators: bool
+    open_while_suspended: bool
 
     def __str__(self) -> str:
         return f"{self.service} {self.method} {self.path}"
@@ -53,8 +54,9 @@ def _operations() -> Iterator[Operation]:
                 if path not in _OPERATIONS:
                     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
                     yield Operation(
-                        service, method.upper(), path, bool(operation.get("security")), body, operation["responses"], "operators" in operation.get("tags", ())
-                    )
+                        service, method.upper(), path, bool(operation.get("security")), body, operation["responses"],
+                        for_operators="operators" in operation.get("tags", ()), open_while_suspended=bool(operation.get("x-while-suspended")),
+                    )  # fmt: skip
 
 
 OPERATIONS = tuple(_operations())

@@ -1,0 +1,1 @@
+SELECT shared_table('test_clocks', 'read by timers before they know the tenant: ids and intervals; written by its tenant alone');

@@ -1,0 +1,27 @@
+"""Two tenants who have nothing to do with each other, both with something of everything."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.isolation.tenants import Tenant, settle
+from tests.mesh import TestMesh
+
+
+@pytest.fixture(scope="session")
+def tenants(mesh: TestMesh) -> tuple[Tenant, Tenant]:
+    with ThreadPoolExecutor(2) as both:
+        ann, eve = both.map(settle, [mesh, mesh])
+    return ann, eve
+
+
+@pytest.fixture(scope="session")
+def ann(tenants: tuple[Tenant, Tenant]) -> Tenant:
+    """Whose things they are."""
+    return tenants[0]
+
+
+@pytest.fixture(scope="session")
+def eve(tenants: tuple[Tenant, Tenant]) -> Tenant:
+    """Whose things they are not."""
+    return tenants[1]

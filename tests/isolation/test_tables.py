@@ -1,0 +1,149 @@
+"""Every table of every service, found in the catalog: its tenant's rows are for nobody else."""
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from deploy.contracts import services
+from tests.isolation.tables import Table, attempt, entered, every_table, rows
+from tests.isolation.tenants import Tenant, look
+from tests.mesh import TestMesh, eventually
+
+EVERY_SERVICE = pytest.mark.parametrize("service", services())
+_REFUSED = asyncpg.InsufficientPrivilegeError
+
+
+@pytest.fixture(scope="session")
+def tables(mesh: TestMesh) -> list[Table]:
+    return every_table(mesh)
+
+
+def of(tables: list[Table], service: str) -> list[Table]:
+    """Those that hold rows of tenants and are within reach of the service's doors."""
+    found = [t for t in tables if t.service == service and t.reachable and t.secured and not t.hidden]
+    assert found
+    return found
+
+
+def about(who: Tenant, found: list[str]) -> list[str]:
+    return [row for row in found if who.org_id in row or who.owner.user_id in row]
+
+
+def test_every_table_is_closed_secured_or_shared_with_a_reason(tables: list[Table]) -> None:
+    assert {t.service for t in tables} == set(services())
+    open_ones = [str(t) for t in tables if t.reachable and not t.secured and len(t.reason or "") < 15]
+    assert open_ones == []
+    assert [str(t) for t in tables if t.kind not in ("r", "p")] == [], "a view sees with its owner's eyes: say here how it does not"
+
+
+async def test_what_is_closed_is_closed(mesh: TestMesh, tables: list[Table]) -> None:
+    closed = [t for t in tables if not t.reachable]
+    assert {t.name for t in closed} >= {"changes", "shared_tables", "heads_sent"}
+    for table in closed:
+        async with entered(mesh, table.service, None) as connection:
+            assert isinstance(await attempt(connection, f"SELECT 1 FROM {table.sql}"), _REFUSED), str(table)
+
+
+@EVERY_SERVICE
+async def test_a_service_may_be_itself_and_nobody_else(mesh: TestMesh, service: str) -> None:
+    async with entered(mesh, service, None) as connection:
+        roles = await connection.fetch("SELECT rolname FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')")
+        assert {r[0] for r in roles} == {f"{service}_app", f"{service}_replica"}
+        schemas = await connection.fetch("SELECT nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'USAGE, CREATE') AND nspname !~ '^pg_'")
+        assert {r[0] for r in schemas} == {service, "information_schema"}
+        assert not await connection.fetchval("SELECT has_schema_privilege($1, 'CREATE')", service)
+
+
+@EVERY_SERVICE
+async def test_rows_are_seen_by_their_tenant_alone(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
+    for table in (t for t in of(tables, service) if not t.reason):
+        async with entered(mesh, service, ann) as connection:
+            assert about(ann, await rows(connection, table)), f"give Ann a row of {table} (tests/isolation/tenants.py)"
+        async with entered(mesh, service, eve) as connection:
+            seen = await rows(connection, table)
+            assert about(eve, seen), str(table)
+            assert about(ann, seen) == [], str(table)
+        async with entered(mesh, service, None) as connection:
+            assert await rows(connection, table) == [], str(table)
+
+
+@EVERY_SERVICE
+async def test_rows_are_changed_and_deleted_by_their_tenant_alone(
+    mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str
+) -> None:
+    for table in (t for t in of(tables, service) if t.changeable):
+        change = f'UPDATE {table.sql} t SET "{table.changeable[0]}" = t."{table.changeable[0]}" RETURNING to_jsonb(t)::text'
+        delete = f"DELETE FROM {table.sql} t RETURNING to_jsonb(t)::text"
+        async with entered(mesh, service, ann, writing=True) as connection:
+            assert about(ann, met(await attempt(connection, change))), str(table)
+            deleted = await attempt(connection, delete)
+            assert isinstance(deleted, asyncpg.ForeignKeyViolationError) or about(ann, met(deleted)), str(table)
+        async with entered(mesh, service, eve, writing=True) as connection:
+            assert about(ann, met(await attempt(connection, change))) == [], str(table)
+            deleted = await attempt(connection, delete)
+            assert isinstance(deleted, asyncpg.ForeignKeyViolationError) or about(ann, met(deleted)) == [], str(table)
+        async with entered(mesh, service, None) as connection:
+            assert met(await attempt(connection, change)) == [], str(table)
+            assert met(await attempt(connection, delete)) == [], str(table)
+
+
+def met(answer: list[str] | asyncpg.PostgresError) -> list[str]:
+    assert not isinstance(answer, asyncpg.PostgresError), repr(answer)
+    return answer
+
+
+@EVERY_SERVICE
+async def test_nobody_else_writes_a_row_into_a_tenant(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
+    for table in (t for t in of(tables, service) if t.insertable):
+        async with entered(mesh, service, ann, writing=True) as connection:
+            row = max((json.loads(r) for r in about(ann, await rows(connection, table))), key=lambda r: r.get("org_id") or "")
+            assert not isinstance(await attempt(connection, *_insert(table, row)), _REFUSED), str(table)
+        theirs = [row] if "org_id" not in row else [row, *({**row, column: eve.owner.user_id} for column in row if column in ("user_id", "person"))]
+        for who in (eve, None):
+            async with entered(mesh, service, who, writing=True) as connection:
+                for forged in theirs:
+                    assert isinstance(await attempt(connection, *_insert(table, forged)), _REFUSED), f"{table}: {forged}"
+
+
+def _insert(table: Table, row: dict[str, Any]) -> tuple[str, str]:
+    columns = ", ".join(f'"{c}"' for c in table.columns)
+    return f"INSERT INTO {table.sql} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{table.sql}, $1::text::jsonb) RETURNING 1::text", json.dumps(row)
+
+
+@EVERY_SERVICE
+async def test_no_row_of_ones_own_is_moved_to_another_tenant(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
+    for table in of(tables, service):
+        for column in {"org_id", "user_id"} & set(table.changeable):
+            async with entered(mesh, service, eve, writing=True) as connection:
+                new = ann.org_id if column == "org_id" else ann.owner.user_id
+                if column == "user_id" and "org_id" in table.columns:
+                    continue  # which person of its own a row speaks of is the tenant's affair
+                moved = await attempt(connection, f"UPDATE {table.sql} t SET {column} = $1::text::uuid RETURNING to_jsonb(t)::text", new)
+                assert isinstance(moved, _REFUSED), f"{table}: {moved}"
+
+
+async def test_what_only_the_console_itself_reads_is_hidden_from_everybody(mesh: TestMesh, tables: list[Table], ann: Tenant) -> None:
+    hidden = {t.name: t for t in tables if t.hidden and t.secured and t.reachable}
+    assert {str(t) for t in hidden.values()} == {"console.troubles", "console.flow_bindings"}
+    eventually(lambda: look(mesh, "console", "SELECT FROM console.flow_bindings b JOIN console.flows f ON f.id = b.flow_id WHERE f.org_id = $1::text::uuid", ann.org_id))
+    async with entered(mesh, "console", ann) as connection:
+        for table in hidden.values():
+            assert await rows(connection, table) == [], str(table)
+
+
+async def test_the_oracle_turns_red_when_a_policy_is_missing(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant) -> None:
+    """The probe of the other tests, asked of a table whose protection is off for the length of a transaction."""
+    invitations = next(t for t in tables if str(t) == "org.invitations")
+    administrator = await asyncpg.connect(mesh.mesh.databases.url("org", "owner"))
+    transaction = administrator.transaction()
+    await transaction.start()
+    try:
+        await administrator.execute("SELECT enter($1::text::uuid, NULL, '{}', '{}')", eve.org_id)
+        assert about(ann, await rows(administrator, invitations)) == [], "forced: its owner is no exception"
+        await administrator.execute("ALTER TABLE org.invitations NO FORCE ROW LEVEL SECURITY")
+        assert about(ann, await rows(administrator, invitations)) != []
+    finally:
+        await transaction.rollback()
+        await administrator.close()
