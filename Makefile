@@ -41,8 +41,8 @@ demo: env ## Start a mesh of its own on free ports, run the demo on it, stop it 
 test: env ## Run the whole suite on a mesh of its own.
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-apart: env ## Run the flows with two databases, two connectors and two data planes: nothing may work only because all share one.
-	@$(BIN)/python -m pytest tests/flows --databases=2 --data-planes=2 $(ARGS)
+test-apart: env ## Run the flows and the isolation suite with two databases, two connectors and two data planes: nothing may work only because all share one.
+	@$(BIN)/python -m pytest tests/flows tests/isolation --databases=2 --data-planes=2 $(ARGS)
 
 test-fast: env ## Run the suite on a mesh that is kept running between runs (ended by: make test-fast-down).
 	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/deploy --ignore=tests/faults $(ARGS)

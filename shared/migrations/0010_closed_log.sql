@@ -28,3 +28,4 @@ UPDATE shared_tables SET reason = 'the change log of all tenants; closed to the 
 UPDATE shared_tables SET reason = 'changes on their way to a reaction, of all tenants; read by the kit''s consumer and by no door'
     WHERE name IN ('held', 'parked_changes', 'undecodable');
 UPDATE shared_tables SET reason = 'answers to repeated requests, sealed with the caller''s own Idempotency-Key' WHERE name = 'idempotency';
+SELECT shared_table('migrations', 'names and checksums of the migrations that were applied');

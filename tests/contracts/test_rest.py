@@ -12,7 +12,7 @@ import pytest
 
 from deploy.contracts import services
 from tests.contracts.rest import OPERATIONS, Operation
-from tests.flows.people import introduce, ready_database, verify
+from tests.flows.people import ready_database, verify
 from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
 
 EVERY_SERVICE = pytest.mark.parametrize("service", services())
@@ -43,15 +43,6 @@ def _probe(service: str, org_id: str) -> str:
         "provisioning": f"/orgs/{org_id}/databases", "console": f"/orgs/{org_id}/flows",
     }  # fmt: skip
     return own[service]
-
-
-@pytest.fixture(scope="module")
-def stranger(mesh: TestMesh, ann: Customer) -> Customer:
-    """Somebody with an organization of their own and a verified address."""
-    stranger = mesh.sign_up(organization="Elsewhere")
-    verify(mesh, stranger)
-    introduce(ann, stranger)
-    return stranger
 
 
 def _is_problem(answer: httpx.Response, status: int) -> bool:

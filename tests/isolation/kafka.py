@@ -48,7 +48,8 @@ def _operations(future: Any) -> set[AclOperation]:
     try:
         return set(future.result().authorized_operations or ())
     except KafkaException as error:
-        assert "AUTHORIZATION_FAILED" in error.args[0].name(), error
+        if "AUTHORIZATION_FAILED" not in error.args[0].name():
+            raise
         return set()
 
 

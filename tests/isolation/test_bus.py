@@ -23,7 +23,7 @@ def rights(mesh: TestMesh) -> dict[str, dict[str, set[str]]]:
 
 def _rights(topic: str, holders: dict[str, str]) -> dict[str, set[str]]:
     kinds: list[tuple[str, dict[str, set[str]]]] = [
-        (r"(\w+)\.changes", {**dict.fromkeys(services(), {"READ"}), "connect": {"WRITE"}}),
+        (r"(\w+)\.changes", {**{service: {"READ"} for service in services()}, "connect": {"WRITE"}}),
         (r"dataplane\.([\w-]+)\.assignments", {"agent-{}": {"READ"}, "connect": {"WRITE"}}),
         (r"dataplane\.([\w-]+)\.reports", {"agent-{}": {"WRITE"}, "provisioning": {"READ"}}),
         (r"(?:tenant|pool)\..+\.feed", {"connect": {"WRITE", "CREATE"}, "provisioning": {"CREATE"}, holders.get(topic, "nobody"): {"READ"}}),

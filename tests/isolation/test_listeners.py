@@ -106,7 +106,7 @@ def knock_for(name: str) -> Knock:
     }  # fmt: skip
     if name.startswith("dataplane-"):
         return knock_at_a_database
-    return own[name] if name in own else knock_at_a_service
+    return own.get(name, knock_at_a_service)
 
 
 async def test_every_port_refuses_nobody_and_a_wrong_password(mesh: TestMesh) -> None:
@@ -141,6 +141,10 @@ async def test_only_the_connector_reads_the_log_of_the_database(mesh: TestMesh) 
     for service in services():
         with pytest.raises(asyncpg.PostgresError):
             await asyncpg.connect(databases.url(service, "app"), server_settings={"replication": "database"}, timeout=5)
-    cdc = databases.url("org", "app").replace("org_app", "mesh_cdc").replace(mesh.mesh.state.secret("postgres:org_app"), mesh.mesh.state.secret("postgres:mesh_cdc"))
+    cdc = (
+        databases.url("org", "app")
+        .replace("org_app", "mesh_cdc")
+        .replace(mesh.mesh.state.secret("postgres:org_app"), mesh.mesh.state.secret("postgres:mesh_cdc"))
+    )
     connection = await asyncpg.connect(cdc, server_settings={"replication": "database"}, timeout=5)
     connection.terminate()
