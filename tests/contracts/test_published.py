@@ -108,18 +108,6 @@ def test_everything_that_is_published_has_a_model(mesh: TestMesh) -> None:
     assert sent == known
 
 
-def test_every_table_of_every_service_is_closed_or_named_as_shared(mesh: TestMesh) -> None:
-    unseen = []
-    for service in mesh.urls:
-        unseen += mesh.rows(
-            "SELECT c.oid::regclass::text AS table FROM pg_class c WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p') "
-            f"AND NOT c.relispartition AND NOT (c.relrowsecurity AND c.relforcerowsecurity) AND c.relname <> 'migrations' "
-            f'AND NOT EXISTS (SELECT FROM "{service}".shared_tables s WHERE s.name = c.relname)',
-            service,
-        )
-    assert not unseen
-
-
 class Example(Row):
     """What the bad examples are held against."""
 
