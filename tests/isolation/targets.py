@@ -23,6 +23,8 @@ def target_of(operation: Operation, tenant: Tenant) -> Target:
     known = TARGETS.get(str(operation))
     if known:
         return known(tenant)
+    if operation.path in FOR_OPERATORS:
+        return Target(tenant.mesh.operator)
     plain = operation.path.count("{") == operation.path.count("{org_id}") and not operation.body
     assert plain, f"say in TARGETS (tests/isolation/targets.py) for whom and with which ids {operation} opens"
     return Target(tenant.owner, {"org_id": tenant.org_id})
@@ -107,6 +109,31 @@ def _second_database(state: str) -> Callable[[Tenant], Target]:
     return make
 
 
+def _order(**body: Any) -> Callable[[Tenant], Target]:
+    """Of an operator, about a flow that waits for a person."""
+
+    def make(t: Tenant) -> Target:
+        started = t.owner.post("org", f"/orgs/{_new_organization(t)}/invitations", {"email": "somebody@example.com"})
+        flow_id = started.json()["flow_id"]
+        eventually(lambda: t.owner.get("console", f"/flows/{flow_id}").json()["state"] == "waiting_person")
+        return Target(t.mesh.operator, {"flow_id": flow_id}, {"reason": "a test"} | body)
+
+    return make
+
+
+def _about_a_stream(**body: Any) -> Callable[[Tenant], Target]:
+    return lambda t: Target(t.mesh.operator, {"service": "org"}, {"stream": f"org:{t.org_id}", "reason": "a test"} | body)
+
+
+def _given_order(t: Tenant) -> Target:
+    given = t.mesh.operator.post("console", "/services/org/resend", {"stream": f"org:{t.org_id}", "from_seq": 1, "to_seq": 1, "reason": "a test"})
+    assert given.status_code == 202, given.text
+    return Target(t.mesh.operator, {"id": given.json()["orders"][0]["id"]})
+
+
+FOR_OPERATORS = ("/lag", "/flows", "/parked", "/orders", "/audit")
+"""Lists of all tenants, and figures of the whole."""
+
 TARGETS: dict[str, Callable[[Tenant], Target]] = {
     "user DELETE /sessions/current": lambda t: Target(Door(t.mesh.urls, t.mesh.sign_in(t.owner.email))),
     "user DELETE /sessions/{session_id}": _session,
@@ -133,6 +160,15 @@ TARGETS: dict[str, Callable[[Tenant], Target]] = {
     "provisioning POST /orgs/{org_id}/databases/{database_id}/credentials": _database("admin"),
     "console GET /flows/{flow_id}": lambda t: Target(t.owner, {"flow_id": t.flow_id}),
     "console GET /flows/{flow_id}/events": lambda t: Target(t.owner, {"flow_id": t.flow_id}),
-    "console GET /flows": lambda t: Target(t.mesh.operator),
+    "console POST /flows/{flow_id}/retry": _order(),
+    "console POST /flows/{flow_id}/skip": _order(),
+    "console POST /flows/{flow_id}/cancel": _order(),
+    "console POST /parked/retry": lambda t: Target(t.mesh.operator, body={"actor": "billing.start_the_subscription", "reason": "a test"}),
+    "console GET /parked/{id}": lambda t: Target(t.mesh.operator),
+    "console POST /parked/{id}/retry": lambda t: Target(t.mesh.operator, body={"reason": "a test"}),
+    "console POST /parked/{id}/skip": lambda t: Target(t.mesh.operator, body={"reason": "a test"}),
+    "console POST /services/{service}/resend": _about_a_stream(from_seq=1, to_seq=1),
+    "console POST /services/{service}/restate": _about_a_stream(),
+    "console GET /orders/{id}": _given_order,
 }
 """Doors that need more than the organization's id. A door that is missing here and needs it fails its test."""

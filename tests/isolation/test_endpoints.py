@@ -31,7 +31,10 @@ def test_every_door_that_asks_for_nobody_is_named() -> None:
 
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.secured], ids=str)
 def test_a_door_opens_for_its_tenant_and_is_not_there_for_a_stranger(mesh: TestMesh, ann: Tenant, eve: Tenant, operation: Operation) -> None:
-    """The stranger tries first, so that the success of the tenant on the same ids shows that they are real and that nothing had happened."""
+    """The stranger tries first, so that the success of the tenant on the same ids shows that they are real and that nothing had happened.
+
+    An operator who orders something about what is not stuck is let in, and told so.
+    """
     target, stranger = target_of(operation, ann), _stranger(mesh, eve, operation)
     introduce(ann.owner, eve.owner)
     quiet = _unrecorded(mesh, operation.service, ann)
@@ -39,11 +42,12 @@ def test_a_door_opens_for_its_tenant_and_is_not_there_for_a_stranger(mesh: TestM
         answer = operation.call(stranger, target.body, **ids)
         asked = {*target.ids.values()} | {operation.at(**ids)}
         assert _shows_nothing(answer, ann, asked), answer.text
-        assert _is_refused(answer) or "{" not in operation.path, f"{answer.status_code} {answer.text}"
+        assert _is_refused(answer) or ("{" not in operation.path and target.who is not mesh.operator), f"{answer.status_code} {answer.text}"
     assert _changed_by(mesh, eve, operation.service, ann, target) == []
     assert _unrecorded(mesh, operation.service, ann) == quiet
     opened = operation.call(target.who, target.body, **target.ids)
-    assert opened.is_success, f"{opened.status_code} {opened.text}"
+    nothing_is_stuck = target.who is mesh.operator and (operation.method == "POST" or operation.path == "/parked/{id}")
+    assert opened.is_success or (nothing_is_stuck and opened.status_code in (404, 409)), f"{opened.status_code} {opened.text}"
 
 
 def _stranger(mesh: TestMesh, eve: Tenant, operation: Operation) -> Door:

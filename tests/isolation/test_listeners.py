@@ -16,6 +16,8 @@ from tests.isolation.kafka import lets_in, login
 from tests.isolation.tenants import member_doors
 from tests.mesh import TestMesh
 
+pytestmark = pytest.mark.processes
+
 FOR_ANYBODY = {
     "mail": "the inbox stands for the mail servers of the outside world",
     "smtp": "as any mail server takes mail for its own addresses from anybody",
