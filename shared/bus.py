@@ -22,7 +22,7 @@ from shared.positions import FOLLOWERS, REACTIONS, READERS, REPLICAS, Key, Progr
 from shared.reactions import Follower, Reaction, sources_of
 from shared.replicas import Replica
 from shared.trace import span, trace_id
-from shared.tx import TRANSIENT, Database, Tx
+from shared.tx import Database, DatabaseAway, Tx
 
 Groups = dict[Key, list[Change]]
 LANES = 4
@@ -108,7 +108,7 @@ class Applier:
         while True:
             try:
                 await work(groups)
-            except TRANSIENT as error:
+            except DatabaseAway as error:
                 log.warning("the database is away or busy, trying again", extra={"error": repr(error), "wait": wait})
                 metrics.transient_retries.inc()
                 await asyncio.sleep(wait)
@@ -205,7 +205,7 @@ class Applier:
     async def _attempt_lane(self, groups: Groups) -> None:
         try:
             await self._run_lane(groups, careful=False)
-        except TRANSIENT:
+        except DatabaseAway:
             raise
         except Exception as error:  # noqa: BLE001 - run again with savepoints, which finds and parks the culprit
             log.info("a lane failed, running it with savepoints", extra={"error": repr(error)})
@@ -290,7 +290,7 @@ class _Runner:
         try:
             async with self.tx.savepoint():
                 await invoke(self.tx, call)
-        except TRANSIENT:
+        except DatabaseAway:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an author's code raises is parked, that is the point
             with working_on_call(call):

@@ -26,7 +26,7 @@ from shared.log import log
 from shared.metrics import metrics
 from shared.positions import READERS
 from shared.settings import Settings
-from shared.tx import TRANSIENT
+from shared.tx import DatabaseAway
 
 MAX_RECORDS = 2000
 LISTENING_AT_ONCE = 4
@@ -169,7 +169,7 @@ class ListeningConsumer(Consumer):
         while True:
             try:
                 await self._listener.function(self.applier.database, Record(record.topic, record.key, record.value))
-            except TRANSIENT as error:
+            except DatabaseAway as error:
                 log.warning("the database is away or busy, listening again", extra={"listener": self._listener.name, "error": repr(error), "wait": wait})
                 metrics.transient_retries.inc()
                 await asyncio.sleep(wait)

@@ -14,7 +14,7 @@ from shared.failpoints import failpoint
 from shared.log import log
 from shared.metrics import metrics
 from shared.positions import REACTIONS
-from shared.tx import TRANSIENT, Database, Tx
+from shared.tx import Database, DatabaseAway, Tx
 
 HEADS_EVERY = 2.0
 GRACE = "5 seconds"
@@ -27,7 +27,7 @@ async def every(seconds: float, work: Callable[[], Awaitable[object]], name: str
     while True:
         try:
             await work()
-        except TRANSIENT as error:
+        except DatabaseAway as error:
             log.warning("a background task waits for the database", extra={"task": name, "error": repr(error)})
         except Exception as error:  # noqa: BLE001 - a background task outlives whatever one round meets
             log.error("a background task failed and goes on", extra={"task": name}, exc_info=error)
@@ -215,7 +215,7 @@ class Retrier:
             try:
                 async with tx.savepoint():
                     await invoke(tx, call)
-            except TRANSIENT:
+            except DatabaseAway:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it raises, it stays parked
                 return call, parking.Failure(error)

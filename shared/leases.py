@@ -7,7 +7,7 @@ is stopped, not dead, keeps its leases until their time is over.
 import asyncio
 
 from shared.log import log
-from shared.tx import TRANSIENT, Connection, Database
+from shared.tx import Connection, Database, DatabaseAway
 
 _LOOK_EVERY = 1.0
 _KIND = 0x6D657368  # tells these locks from others
@@ -22,10 +22,10 @@ async def keep(database: Database) -> None:
     """Shows for ever that this process lives, and ends the leases of those that do not."""
     while True:
         try:
-            async with database.pool.acquire() as connection:
+            async with database.session() as connection:
                 await connection.execute("SELECT pg_try_advisory_lock($1, $2)", _KIND, database.holder)
                 await _look_after(database, connection)
-        except TRANSIENT as error:
+        except DatabaseAway as error:
             log.info("nobody sees that this process lives", extra={"error": repr(error)})
             await asyncio.sleep(0.5)
 

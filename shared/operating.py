@@ -9,7 +9,7 @@ from shared.healing import Pair, Retrier
 from shared.log import log
 from shared.orders import ORDERS, Order, Told
 from shared.parking import Failure
-from shared.tx import TRANSIENT
+from shared.tx import DatabaseAway
 from shared.workers import jobs_of
 
 NOTHING = "nothing waits here under this name"
@@ -49,7 +49,7 @@ class Operating:
         for order in waiting:
             try:
                 await self._acts[order.act](order)
-            except TRANSIENT:
+            except DatabaseAway:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the operator is told
                 log.error("an order could not be carried out", extra={"order": str(order.id), "act": order.act}, exc_info=error)

@@ -25,7 +25,7 @@ from shared.reactions import activate, followers_of, reactions_of
 from shared.replicas import replicas_of
 from shared.settings import settings
 from shared.trace import set_up_traces
-from shared.tx import TRANSIENT, Database, Restored
+from shared.tx import Database, DatabaseAway, Restored
 from shared.workers import JobRunner, chores_of, jobs_of
 
 
@@ -108,6 +108,6 @@ class Service:
         return None if keys else "no access token can be checked yet: waiting for the first signing key of the user service"
 
 
-@retry(retry=retry_if_exception_type(TRANSIENT), wait=wait_exponential(multiplier=0.1, max=2), before_sleep=before_sleep_log(log, logging.WARNING))
+@retry(retry=retry_if_exception_type(DatabaseAway), wait=wait_exponential(multiplier=0.1, max=2), before_sleep=before_sleep_log(log, logging.WARNING))
 async def _connect(name: str) -> Database:
     return await Database.connect(settings().database_url.get_secret_value(), name, settings().database_pool)

@@ -31,12 +31,10 @@ class Restored(Exception):
     """
 
 
-TRANSIENT = (
+_PASSES = (
     OSError,
-    Restored,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what a statement in flight meets when its server is killed
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
@@ -45,7 +43,13 @@ TRANSIENT = (
     asyncpg.InsufficientResourcesError,
     asyncpg.CannotConnectNowError,
 )
-"""Trouble that passes by itself: wait and try again, nothing is wrong with the request."""
+
+
+class DatabaseAway(Exception):
+    """The service's own database is away or busy. This passes by itself: wait and try again, nothing is wrong with what was asked.
+
+    Only what was met between us and the database is told as this: an author's own ``OSError`` or ``TimeoutError`` stays what it is.
+    """
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ class Tx:
         return flow_id
 
     async def _enter(self, writes: Sequence[str]) -> None:
-        await self._connection.execute("SELECT enter($1, $2, $3, $4)", self.org_id, self.user_id, self.context.as_json(), list(writes))
+        with translated(self._connection):
+            await self._connection.execute("SELECT enter($1, $2, $3, $4)", self.org_id, self.user_id, self.context.as_json(), list(writes))
         self._pending = False
 
     async def _ready(self) -> Connection:
@@ -132,7 +137,7 @@ class Tx:
     async def maybe(self, model: type[Model], sql: str, *args: Any) -> Model | None:
         """The first row, or None."""
         connection = await self._ready()
-        with translated():
+        with translated(connection):
             record = await connection.fetchrow(sql, *args)
         return None if record is None else model.model_validate(dict(record))
 
@@ -145,20 +150,20 @@ class Tx:
 
     async def all(self, model: type[Model], sql: str, *args: Any) -> list[Model]:
         connection = await self._ready()
-        with translated():
+        with translated(connection):
             records = await connection.fetch(sql, *args)
         return [model.model_validate(dict(r)) for r in records]
 
     async def value(self, sql: str, *args: Any) -> Any:
         """The first column of the first row, or None."""
         connection = await self._ready()
-        with translated():
+        with translated(connection):
             return await connection.fetchval(sql, *args)
 
     async def run(self, sql: str, *args: Any) -> int:
         """Executes and answers how many rows it met."""
         connection = await self._ready()
-        with translated():
+        with translated(connection):
             status = await connection.execute(sql, *args)
         last = status.rpartition(" ")[2]
         return int(last) if last.isdigit() else 0
@@ -166,7 +171,7 @@ class Tx:
     async def records(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Raw records, for the kit and for sets."""
         connection = await self._ready()
-        with translated():
+        with translated(connection):
             return list(await connection.fetch(sql, *args))
 
     @asynccontextmanager
@@ -174,7 +179,7 @@ class Tx:
         """What fails inside leaves nothing; the transaction goes on."""
         await self._ready()
         try:
-            async with self._connection.transaction():
+            async with _begun(self._connection):
                 yield
         finally:
             self._pending = True
@@ -208,26 +213,39 @@ class Tx:
         """How far the streams of this transaction have come: what its answer's ``Mesh-Position`` says."""
         if not self.streams:
             return []
-        rows = await self._connection.fetch(
-            "SELECT stream, seq, (SELECT epoch FROM incarnation) AS epoch FROM streams WHERE stream = ANY($1) AND seq > 0", self.streams
-        )
+        rows = await self.records("SELECT stream, seq, (SELECT epoch FROM incarnation) AS epoch FROM streams WHERE stream = ANY($1) AND seq > 0", self.streams)
         return [Position(self.service, r["stream"], r["epoch"], r["seq"]) for r in rows]
 
 
 class translated:  # noqa: N801 - reads as a word at its call sites
-    """Turns a database error that means a refusal into that refusal."""
+    """Around what is said to the database, and nothing else: its errors become a refusal, or :class:`DatabaseAway`, where they mean that."""
+
+    def __init__(self, connection: Connection | None = None) -> None:
+        self._connection = connection
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if not isinstance(error, asyncpg.PostgresError):
+        if error is None:
             return
-        if error.sqlstate == "MS002":
-            raise RowTooLarge(str(error)) from error
-        known = Refused.by_constraint.get(getattr(error, "constraint_name", None) or "")
-        if known:
-            raise known from error
+        if self._passes(error):
+            raise DatabaseAway(repr(error)) from error
+        if isinstance(error, asyncpg.PostgresError):
+            _refuse(error)
+
+    def _passes(self, error: BaseException) -> bool:
+        if isinstance(error, asyncpg.InterfaceError):  # a lost connection, or a mistake in the call
+            return not isinstance(error, ValueError) and (self._connection is None or self._connection.is_closed())
+        return isinstance(error, _PASSES)
+
+
+def _refuse(error: asyncpg.PostgresError) -> None:
+    if error.sqlstate == "MS002":
+        raise RowTooLarge(str(error)) from error
+    known = Refused.by_constraint.get(getattr(error, "constraint_name", None) or "")
+    if known:
+        raise known from error
 
 
 class Database:
@@ -244,17 +262,18 @@ class Database:
     @classmethod
     async def connect(cls, url: str, service: str, size: int = 8) -> "Database":
         """Connects as the application role. Raises :class:`UnsafeRole` when that role could see past row-level security."""
-        pool = await asyncpg.create_pool(
-            url,
-            init=_prepare,
-            reset=_nothing_to_reset,
-            min_size=1,
-            max_size=size,
-            max_inactive_connection_lifetime=300,
-            command_timeout=30,
-            server_settings={"search_path": f'"{service}"', "TimeZone": "UTC", "application_name": f"mesh-{service}"},
-        )
-        await _refuse_unsafe_role(pool, service)
+        with translated():
+            pool = await asyncpg.create_pool(
+                url,
+                init=_prepare,
+                reset=_nothing_to_reset,
+                min_size=1,
+                max_size=size,
+                max_inactive_connection_lifetime=300,
+                command_timeout=30,
+                server_settings={"search_path": f'"{service}"', "TimeZone": "UTC", "application_name": f"mesh-{service}"},
+            )
+            await _refuse_unsafe_role(pool, service)
         return cls(pool, service)
 
     async def close(self) -> None:
@@ -265,7 +284,7 @@ class Database:
         self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False
     ) -> AsyncIterator[Tx]:
         """A transaction that writes the named streams (locked first), or reads as the given tenant or person."""
-        async with self.pool.acquire() as connection, connection.transaction(readonly=readonly):
+        async with self._acquired() as connection, _begun(connection, readonly=readonly):
             tx = Tx(connection, self.service, context or Context())
             if writes or org or user:
                 await tx.enter(*writes, org=org, user=user)
@@ -274,6 +293,38 @@ class Database:
             self.wakers[kind].set()
         for call in tx.after_commit:
             call()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection outside any transaction, for the kit's own statements: everything in it is said to the database."""
+        async with self._acquired() as connection:
+            with translated(connection):
+                yield connection
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Connection]:
+        with translated():
+            connection = await self.pool.acquire()
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
+
+
+@asynccontextmanager
+async def _begun(connection: Connection, *, readonly: bool = False) -> AsyncIterator[None]:
+    """A transaction, or a savepoint within one. What the body raises passes as it is."""
+    transaction = connection.transaction(readonly=readonly)
+    with translated(connection):
+        await transaction.start()
+    try:
+        yield
+    except BaseException:
+        with translated(connection):
+            await transaction.rollback()
+        raise
+    with translated(connection):
+        await transaction.commit()
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:

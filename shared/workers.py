@@ -20,7 +20,7 @@ from shared.log import log, working_on
 from shared.metrics import metrics
 from shared.parking import Failure
 from shared.trace import span, trace_id
-from shared.tx import TRANSIENT, Database, Tx
+from shared.tx import Database, DatabaseAway, Tx
 
 LEASE = timedelta(seconds=30)
 BATCH = 20
@@ -212,7 +212,7 @@ class JobRunner:
         while True:
             try:
                 await self._note_failure(work, error, delay)
-            except TRANSIENT:
+            except DatabaseAway:
                 if time.monotonic() > until:
                     log.info("the lease runs out by itself", extra={"kind": work.kind})
                     return

@@ -5,7 +5,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_expo
 from services.notification import links, messages
 from services.notification.mailer import Mailer, NotSent, RefusedForGood
 from shared.failpoints import failpoint
-from shared.tx import TRANSIENT, Database
+from shared.tx import Database, DatabaseAway
 from shared.workers import GiveUp, Work, housekeeping, worker
 
 _mailer = Mailer()
@@ -32,7 +32,7 @@ async def send_the_mail(work: Work) -> None:
     await _sent(work)
 
 
-@retry(retry=retry_if_exception_type(TRANSIENT), wait=wait_exponential(multiplier=0.05, max=1), stop=stop_after_delay(5), reraise=True)
+@retry(retry=retry_if_exception_type(DatabaseAway), wait=wait_exponential(multiplier=0.05, max=1), stop=stop_after_delay(5), reraise=True)
 async def _sent(work: Work) -> None:
     """Tried for a while when the database is away: what is not marked is sent again."""
     async with work.transaction() as tx:

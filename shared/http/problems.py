@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from shared.errors import Refused
 from shared.log import about, log
-from shared.tx import TRANSIENT
+from shared.tx import DatabaseAway
 
 _TITLES = {
     400: ("bad-request", "The request cannot be read. Check its syntax."),
@@ -69,7 +69,7 @@ async def _unavailable(_: Request, error: Exception) -> Response:
     return standard(503, headers={"Retry-After": "1"})
 
 
-_ANSWERED = (Refused, RequestValidationError, HTTPException, *TRANSIENT)
+_ANSWERED = (Refused, RequestValidationError, HTTPException, DatabaseAway)
 
 
 def is_surprise(error: BaseException) -> bool:
@@ -88,8 +88,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    for kind in TRANSIENT:
-        app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(DatabaseAway, _unavailable)
 
     @app.get("/problems/{code}", include_in_schema=False)
     async def explain(code: str) -> PlainTextResponse:

@@ -5,7 +5,9 @@ import itertools
 import logging
 import random
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 import pytest
@@ -95,6 +97,42 @@ async def test_a_poison_change_parks_its_reaction_on_its_stream_alone(probe: Pro
     (parked,) = await probe.parked(log)
     assert (parked["reaction"], parked["state"], parked["error"]) == ("probe.fail_on_three", "retrying", "ValueError: three is not good")
     assert await probe.position(log) == 5
+
+
+async def _reads_a_file_that_is_not_there(_: Tx, thing: Thing) -> None:
+    Path(f"/nowhere/{thing.id}").read_text()
+
+
+async def _waits_for_somebody_else(_: Tx, __: Thing) -> None:
+    raise TimeoutError("nobody answered")
+
+
+async def _says_it_wrong(tx: Tx, thing: Thing) -> None:
+    await tx.run("INSERT INTO effects (value) VALUES ($1)", thing.id)
+
+
+@pytest.mark.parametrize("mistaken", [_reads_a_file_that_is_not_there, _waits_for_somebody_else, _says_it_wrong])
+async def test_trouble_of_an_authors_code_is_parked_even_if_it_looks_like_the_databases(
+    mistaken: Callable[[Tx, Thing], Awaitable[None]], probe: Probe, log: Log
+) -> None:
+    applier = await probe.applier(mistaken, record)
+    await asyncio.wait_for(applier.apply([log.change(1), log.change(2)]), timeout=10)
+    assert [p["state"] for p in await probe.parked(log)] == ["retrying"]
+    assert await probe.effects(log) == [1, 2]
+
+
+async def test_a_connection_that_is_lost_in_a_reaction_is_nobodys_mistake(probe: Probe, log: Log) -> None:
+    ways: list[str] = ["SELECT pg_terminate_backend(pg_backend_pid())"]
+
+    async def interrupted(tx: Tx, thing: Thing) -> None:
+        await record(tx, thing)
+        if ways:
+            await tx.run(ways.pop())
+
+    applier = await probe.applier(interrupted)
+    await applier.apply([log.change(1), log.change(2)])
+    assert await probe.effects(log) == [1, 2]
+    assert not await probe.parked(log)
 
 
 async def test_parked_changes_are_applied_in_order_when_the_reaction_is_mended(probe: Probe, log: Log) -> None:
