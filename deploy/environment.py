@@ -32,7 +32,7 @@ class Environment:
             "HTTP_PORT": str(self.plan.ports[process]),
             "CONSOLE_URL": self._public_url,
             "PUBLIC_URL": self._public_url,
-            "CURSOR_SECRET": self.state.secret("cursors"),
+            "SIGNING_SECRET": self.state.secret("signing"),
             "OPERATOR_TOKEN_HASH": self.state.digest("operator"),
             **self._kafka(service),
             **self._of_one_service(service),

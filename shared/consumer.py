@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.helpers import create_ssl_context
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -79,6 +80,33 @@ class Consumer:
             decoder=self._decode,
         )
         self._subscriber(self.handle)
+        self._poll = self._subscriber.get_msg
+        self._subscriber.get_msg = self._poll_or_give_up  # type: ignore[method-assign]
+        self._given_up = asyncio.Event()
+
+    async def _poll_or_give_up(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[bytes, bytes], ...]:
+        try:
+            return await self._poll(consumer)
+        except KafkaError as error:
+            log.error("the Kafka client has given up, reading begins anew", extra={"topics": self._subscriber.topics, "error": repr(error)})
+            self._given_up.set()
+            raise
+
+    async def keep_reading(self) -> None:
+        """Begins anew for ever whenever the Kafka client has given up: what it passes on instead of retrying it repeats at every read."""
+        while True:
+            await self._given_up.wait()
+            self.joined.yes = False
+            metrics.readings_begun_anew.inc()
+            try:
+                async with asyncio.timeout(30):
+                    await self._subscriber.stop()
+                    await self._subscriber.start()
+            except Exception as error:  # noqa: BLE001 - whatever keeps it away, it is tried again
+                log.warning("reading cannot begin anew yet", extra={"error": repr(error)})
+                await asyncio.sleep(1)
+            else:
+                self._given_up.clear()
 
     async def _parse(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> KafkaAckableMessage:
         return KafkaAckableMessage(raw_message=tuple(records), body=tuple(records), consumer=self._subscriber.consumer)

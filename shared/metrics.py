@@ -16,6 +16,7 @@ class metrics:  # noqa: N801 - reads as a word at its call sites
     gaps = Counter("mesh_gaps_total", "Holes found in streams of other services", ["source"])
     resends = Counter("mesh_resends_total", "Requests of other services to send changes again that were served")
     transient_retries = Counter("mesh_transient_retries_total", "Batches tried again because the database was away or busy")
+    readings_begun_anew = Counter("mesh_readings_begun_anew_total", "Times the Kafka client gave up and reading began anew")
     left_behind = Counter("mesh_streams_left_behind_total", "Times a stream could not be applied at all and waits to be sent again")
     requests = Histogram("mesh_http_request_seconds", "Time to answer a request", ["method", "route", "status"], buckets=_FINE)
     work_done = Counter("mesh_work_done_total", "Pieces of leased work done", ["kind", "outcome"])

@@ -43,7 +43,7 @@ class Service:
         s = settings()
         set_up_logs(self.name, s.log_level)
         set_up_traces(self.name)
-        uvicorn.run(self.app, host=s.http_host, port=s.http_port, loop="uvloop", log_config=None, access_log=False, timeout_graceful_shutdown=3)
+        uvicorn.run(self.app, host=s.http_host, port=s.http_port, loop="asyncio", log_config=None, access_log=False, timeout_graceful_shutdown=3)
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -79,6 +79,7 @@ class Service:
             every(1.0, Operating(retrier).carry_out, "carry out orders", applier.ordered),
             every(1.0, lambda: healing.restate_wanted(database), "restate"),
             leases.keep(database),
+            *(consumer.keep_reading() for consumer in self.consumers),
             every(3600, lambda: healing.tidy(database), "tidy"),
             *(JobRunner(database, job).run() for job in jobs_of(self.name)),
             *(every(c.every_seconds, partial(c.function, database), c.name) for c in chores_of(self.name)),

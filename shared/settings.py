@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     public_url: str = Field(default="http://127.0.0.1:8005", description="Base of the links in mails")
     cors_origins: list[str] = Field(default=[], description="Origins that browsers may call from; none by default")
     operator_token_hash: str = Field(default="", description="SHA-256 of the operator token, hex; empty: no operator")
-    cursor_secret: SecretStr = Field(default=SecretStr(""), description="Signs list cursors; the same for every replica")
+    signing_secret: SecretStr = Field(default=SecretStr(""), description="Signs list cursors and refresh tokens; the same for every replica")
     smtp_host: str = Field(default="127.0.0.1", description="Mail server")
     smtp_port: int = Field(default=25, description="Its port")
     smtp_username: str = Field(default="", description="Mail server's user; empty: none")

@@ -5,6 +5,7 @@ the ``traceparent`` still travels and no span is made.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 _exporting = False
+_TRACEPARENT = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def set_up_traces(service: str) -> bool:
@@ -38,6 +40,11 @@ def span(name: str, parent: str | None) -> Iterator[str | None]:
     context = propagate.extract({"traceparent": parent}) if parent else None
     with trace.get_tracer("mesh").start_as_current_span(name, context=context):
         yield current_traceparent()
+
+
+def well_formed(traceparent: str | None) -> str | None:
+    """What a stranger sent, if it is a ``traceparent`` (W3C Trace Context, version 00)."""
+    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
 
 
 def trace_id(traceparent: str | None) -> str | None:

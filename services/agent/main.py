@@ -8,7 +8,6 @@ import signal
 import threading
 from uuid import UUID
 
-import uvloop
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -83,7 +82,7 @@ def main() -> None:
     set_up_logs("agent", "INFO")
     set_up_traces("agent")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    uvloop.run(_until_told())
+    asyncio.run(_until_told())
     _leave()
 
 

@@ -53,8 +53,8 @@ class ActorBody(ReasonBody):
 
 class ResendBody(ReasonBody):
     stream: Stream
-    from_seq: Annotated[int | None, Field(ge=1, description="The first number; the stream's beginning by default")] = None
-    to_seq: Annotated[int | None, Field(ge=1, description="The last number; the stream's head by default")] = None
+    from_seq: Annotated[int | None, Field(ge=1, lt=2**63, description="The first number; the stream's beginning by default")] = None
+    to_seq: Annotated[int | None, Field(ge=1, lt=2**63, description="The last number; the stream's head by default")] = None
 
 
 class RestateBody(ReasonBody):

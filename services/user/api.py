@@ -1,15 +1,15 @@
 """The user service's doors."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Request
-from pydantic import AfterValidator, EmailStr, Field
+from pydantic import AfterValidator, AwareDatetime, EmailStr, Field
 
 from services.user import api_keys, sessions, users
 from services.user.keys import public_key_set
-from shared.http.callers import IfMatch, OpenTx, Person, PersonTx
+from shared.http.callers import IfMatch, OpenTx, Person, PersonTx, VerifiedPerson
 from shared.http.pages import Page, Paged, page
 from shared.http.routing import Body, Flowing, new_router
 
@@ -18,6 +18,12 @@ router = new_router(tags=["user"])
 Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254)]
 Password = Annotated[str, Field(min_length=1, max_length=1000, repr=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _within_a_year(at: datetime) -> datetime:
+    if not timedelta(0) < at - datetime.now(UTC) <= timedelta(days=366):
+        raise ValueError("must lie in the future, a year away at most")
+    return at
 
 
 class SignUpBody(Body):
@@ -47,7 +53,7 @@ class NameBody(Body):
 class KeyBody(Body):
     name: Name
     scopes: Annotated[list[api_keys.Scope], Field(min_length=1)]
-    expires_at: datetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_within_a_year)] | None = None
 
 
 class EmailBody(Body):
@@ -129,8 +135,8 @@ async def get_user(user_id: UUID, caller: Person, tx: PersonTx) -> users.Profile
 
 
 @router.post("/me/api-keys", status_code=201)
-async def make_key(body: KeyBody, caller: Person, tx: PersonTx) -> api_keys.NewKey:
-    """Makes an API key that acts as the caller within its scopes. The secret is shown this once."""
+async def make_key(body: KeyBody, caller: VerifiedPerson, tx: PersonTx) -> api_keys.NewKey:
+    """Makes an API key that acts as the caller within its scopes. The secret is shown this once; the address must be verified."""
     return await api_keys.make(tx, caller.person, body.name, body.scopes, body.expires_at)
 
 
@@ -155,7 +161,7 @@ async def ask_for_reset(body: EmailBody, tx: OpenTx) -> Started:
 
 @router.post("/password-resets/confirm", status_code=204)
 async def reset_password(body: ResetBody, tx: OpenTx) -> None:
-    """Sets a new password with the token of the mailed link, and ends every session."""
+    """Sets a new password with the token of the mailed link, ends every session and revokes every API key."""
     await users.reset_password(tx, body.token, body.password)
 
 

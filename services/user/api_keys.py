@@ -47,3 +47,8 @@ async def make(tx: Tx, owner: UUID, name: str, scopes: list[Scope], expires_at: 
 async def revoke(tx: Tx, key_id: UUID) -> None:
     if not await tx.run("UPDATE api_keys SET state = 'revoked' WHERE id = $1 AND state = 'active'", key_id):
         raise NotFound
+
+
+async def revoke_all(tx: Tx) -> None:
+    """Of the person of this transaction."""
+    await tx.run("UPDATE api_keys SET state = 'revoked' WHERE user_id = (SELECT person()) AND state = 'active'")

@@ -26,12 +26,12 @@ class LinkUsed(Refused):
     status = 409
 
 
-async def request(tx: Tx, purpose: Purpose) -> LinkRequest:
-    """Asks for a mail with a link to the person of this transaction."""
-    return await tx.one(
-        LinkRequest,
+async def request(tx: Tx, purpose: Purpose) -> None:
+    """Asks for a mail with a link to the person of this transaction: one a minute for each purpose, whoever keeps asking."""
+    await tx.run(
         "INSERT INTO link_requests (user_id, email, name, purpose, flow_id, expires_at) "
-        "SELECT id, email, name, $1, $2, now() + $3::text::interval FROM users WHERE id = (SELECT person()) RETURNING *",
+        "SELECT id, email, name, $1, $2, now() + $3::text::interval FROM users WHERE id = (SELECT person()) AND NOT EXISTS "
+        "(SELECT FROM link_requests o WHERE o.user_id = users.id AND o.purpose = $1 AND o.created_at > now() - interval '1 minute')",
         purpose, tx.context.flow_id, _LIFE[purpose],
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from services.user import addresses, passwords
 from shared.errors import NotFound, Refused
 from shared.http.callers import ISSUER, LEEWAY
 from shared.settings import settings
+from shared.signing import is_signed, signature
 from shared.tx import Tx
 
 WINDOW = timedelta(minutes=15)
@@ -75,13 +76,14 @@ async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
     if not await passwords.matches(password, password_hash) or user_id is None:
         await tx.run("INSERT INTO sign_in_failures (email) VALUES ($1)", email)
         raise WrongPassword
-    await tx.run("DELETE FROM sign_in_failures WHERE email = $1", email)
-    secret = secrets.token_urlsafe(32)
-    session_id = await tx.value(
-        "INSERT INTO sessions (user_id, refresh_hash, user_agent, expires_at) VALUES ($1, $2, $3, now() + $4) RETURNING id",
-        user_id, _hash(secret), user_agent[:200], timedelta(days=settings().refresh_token_days),
+    await forget_failures(tx, email)
+    session_id: UUID = await tx.value("SELECT gen_random_uuid()")
+    refresh_token = _new_refresh_token(user_id, session_id)
+    await tx.run(
+        "INSERT INTO sessions (id, user_id, refresh_hash, user_agent, expires_at) VALUES ($1, $2, $3, $4, now() + $5)",
+        session_id, user_id, _hash(refresh_token), user_agent[:200], timedelta(days=settings().refresh_token_days),
     )  # fmt: skip
-    return await _tokens(tx, user_id, session_id, secret)
+    return await _tokens(tx, user_id, session_id, refresh_token)
 
 
 async def _check_failures(tx: Tx, email: str) -> None:
@@ -93,13 +95,13 @@ async def _check_failures(tx: Tx, email: str) -> None:
 
 
 async def refresh(tx: Tx, refresh_token: str) -> Tokens:
-    """Rotates the refresh token. One that was used before ends its session: somebody has a copy."""
-    user_id, session_id, secret = _parsed(refresh_token)
+    """Rotates the refresh token. One of ours that was used before ends its session: somebody has a copy."""
+    user_id, session_id = _parsed(refresh_token)
     await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
-    following = secrets.token_urlsafe(32)
+    following = _new_refresh_token(user_id, session_id)
     rotated = await tx.run(
         "UPDATE sessions SET refresh_hash = $3, refreshed_at = now() WHERE id = $1 AND refresh_hash = $2 AND ended_at IS NULL AND expires_at > now()",
-        session_id, _hash(secret), _hash(following),
+        session_id, _hash(refresh_token), _hash(following),
     )  # fmt: skip
     if not rotated:
         await _end(tx, "id = $1", session_id)
@@ -148,7 +150,7 @@ async def rotate_signing_key(tx: Tx) -> None:
     )
 
 
-async def _tokens(tx: Tx, user_id: UUID, session_id: UUID, secret: str) -> Tokens:
+async def _tokens(tx: Tx, user_id: UUID, session_id: UUID, refresh_token: str) -> Tokens:
     rows = await tx.records(
         "SELECT id, private_key, now() AS now FROM signing_keys WHERE not_before <= now() AND (not_after IS NULL OR not_after > now()) ORDER BY not_before DESC LIMIT 1"
     )
@@ -157,24 +159,30 @@ async def _tokens(tx: Tx, user_id: UUID, session_id: UUID, secret: str) -> Token
     expires_at = key["now"] + timedelta(seconds=lifetime)
     claims = {"iss": ISSUER, "aud": ISSUER, "sub": str(user_id), "sid": str(session_id), "iat": key["now"], "exp": expires_at}
     token = jwt.encode(claims, key["private_key"], algorithm="EdDSA", headers={"kid": str(key["id"])})
-    return Tokens(access_token=token, expires_in=lifetime, refresh_token=_packed(user_id, session_id, secret))
+    return Tokens(access_token=token, expires_in=lifetime, refresh_token=refresh_token)
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+def _hash(refresh_token: str) -> str:
+    return hashlib.sha256(refresh_token.encode()).hexdigest()
 
 
-def _packed(user_id: UUID, session_id: UUID, secret: str) -> str:
-    return base64.urlsafe_b64encode(user_id.bytes + session_id.bytes).decode() + "." + secret
+def _new_refresh_token(user_id: UUID, session_id: UUID) -> str:
+    """``<ids>.<32 random bytes>.<signature>``: signed, so that nobody who merely knows a session can end it with a made-up one."""
+    text = base64.urlsafe_b64encode(user_id.bytes + session_id.bytes).decode() + "." + secrets.token_urlsafe(32)
+    return f"{text}.{signature('refresh token', text)}"
 
 
-def _parsed(refresh_token: str) -> tuple[UUID, UUID, str]:
-    ids, _, secret = refresh_token.partition(".")
-    try:
-        raw = base64.urlsafe_b64decode(ids)
-        return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32]), secret
-    except ValueError as error:
-        raise RefreshRefused from error
+def _parsed(refresh_token: str) -> tuple[UUID, UUID]:
+    """Whose it is, and of which session. Raises :class:`RefreshRefused` for what was never given out."""
+    text, _, signed = refresh_token.rpartition(".")
+    if not is_signed("refresh token", text, signed):
+        raise RefreshRefused
+    raw = base64.urlsafe_b64decode(text.partition(".")[0])
+    return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32])
+
+
+async def forget_failures(tx: Tx, email: str) -> None:
+    await tx.run("DELETE FROM sign_in_failures WHERE email = $1", email)
 
 
 async def forget_old_failures(tx: Tx) -> None:

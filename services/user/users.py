@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from schemas.user import LinkRequest
-from services.user import addresses, links, passwords, sessions
+from services.user import addresses, api_keys, links, passwords, sessions
 from shared.errors import NotFound
 from shared.tx import Tx
 
@@ -84,12 +84,17 @@ async def ask_for_reset(tx: Tx, email: str) -> None:
 
 
 async def reset_password(tx: Tx, token: str, password: str) -> None:
-    """Sets the password with a link and ends every session. Raises :class:`passwords.WeakPassword`, or what ``links.use`` raises."""
-    passwords.check(password)
-    password_hash = await passwords.hashed(password)
+    """Sets the password with a link; every session, API key and refused sign-in before is void.
+
+    Raises :class:`passwords.WeakPassword`, or what ``links.use`` raises.
+    """
     used = await links.use(tx, token, "reset")
+    passwords.check(password, used.email, used.name)
+    password_hash = await passwords.hashed(password)
     await tx.run("UPDATE users SET password_hash = $2, verified_at = coalesce(verified_at, now()) WHERE id = $1", used.user_id, password_hash)
     await sessions.end_all(tx)
+    await sessions.forget_failures(tx, used.email)
+    await api_keys.revoke_all(tx)
 
 
 async def mine(tx: Tx) -> Profile:

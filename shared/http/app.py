@@ -82,6 +82,8 @@ def _refused_unread(request: Request) -> Response | None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if has_body and request.method in ("POST", "PATCH", "PUT", "DELETE") and kind != "application/json":
         return problems.standard(415)
+    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
+        return problems.standard(422, "An address must not hold the character U+0000.")
     return None
 
 

@@ -102,7 +102,7 @@ def new_api_key(owner: UUID) -> str:
 def owner_of_api_key(key: str) -> UUID:
     """Whose key it claims to be. A mistyped key is refused here, before the database is asked."""
     body, _, checksum = key.rpartition("_")
-    if not hmac.compare_digest(key_checksum(body), checksum):
+    if not hmac.compare_digest(key_checksum(body).encode(), checksum.encode()):
         raise Unauthenticated("This is no API key: its checksum is wrong.")
     try:
         return UUID(bytes=base64.urlsafe_b64decode(body.removeprefix("mesh_"))[:16])

@@ -1,8 +1,6 @@
 """Lists: keyset pages with signed, opaque cursors."""
 
 import base64
-import hashlib
-import hmac
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -11,10 +9,11 @@ from fastapi import Depends, Query
 from pydantic import BaseModel
 
 from shared.errors import Refused
-from shared.settings import settings
+from shared.signing import is_signed, signature
 from shared.tx import Tx
 
 T = TypeVar("T", bound=BaseModel)
+_CURSOR = "cursor"
 
 
 class BadCursor(Refused):
@@ -55,19 +54,15 @@ async def page(tx: Tx, model: type[T], query: PageQuery, sql: str, *args: Any, n
     return Page[model](items=[model.model_validate(dict(r)) for r in rows], next=_sealed(rows[-1]["created_at"], rows[-1]["id"]) if more else None)  # type: ignore[valid-type]
 
 
-def _signature(text: str) -> str:
-    return hmac.new(settings().cursor_secret.get_secret_value().encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
-
-
 def _sealed(at: datetime, id: UUID) -> str:
     text = f"{at.isoformat()}|{id}"
-    return base64.urlsafe_b64encode(f"{text}|{_signature(text)}".encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(f"{text}|{signature(_CURSOR, text)}".encode()).decode().rstrip("=")
 
 
 def _opened(cursor: str) -> tuple[datetime, UUID]:
     try:
-        text, _, signature = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition("|")
-        if not hmac.compare_digest(_signature(text), signature):
+        text, _, signed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition("|")
+        if not is_signed(_CURSOR, text, signed):
             raise BadCursor
         at, _, id = text.partition("|")
         return datetime.fromisoformat(at), UUID(id)

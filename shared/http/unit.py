@@ -7,8 +7,8 @@ and only then is the answer sent.
 
 import asyncio
 import hashlib
+import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -26,11 +26,13 @@ from shared.http.problems import standard
 from shared.log import about
 from shared.positions import READERS
 from shared.settings import settings
-from shared.trace import current_traceparent, trace_id
+from shared.trace import current_traceparent, trace_id, well_formed
 from shared.tx import Database, Position, Tx
 
 WRITES = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 _POSITION_WAIT = 5.0
+_MOST_POSITIONS = 50
+_MOST_WAITING = 100
 
 
 class KeyInUse(Refused):
@@ -68,7 +70,7 @@ class Unit:
         self.database: Database = request.app.state.database
         self.writes = request.method in WRITES
         self.flow_id = new_flow_id() if self.writes else None
-        self.traceparent = current_traceparent() or request.headers.get("traceparent")
+        self.traceparent = current_traceparent() or well_formed(request.headers.get("traceparent"))
         self.recheck: Callable[[Tx], Awaitable[Any]] | None = None
         self.known = False
         """Who calls is known: a door that wants an identity has found one."""
@@ -124,10 +126,9 @@ class Unit:
         await self._stack.aclose()
 
     async def _complete(self, tx: Tx, response: Response) -> None:
-        positions = [str(p) for p in await tx.positions()]
+        positions = await tx.positions()
         if positions:
-            seen = [t.strip() for t in self.request.headers.get("Mesh-Position", "").split(",") if t.strip()]
-            response.headers["Mesh-Position"] = ", ".join(dict.fromkeys(seen + positions))
+            response.headers["Mesh-Position"] = ", ".join(str(p) for p in _furthest(_positions(self.request) + positions))
         if response.status_code == 202 and tx.context.flow_id:
             response.headers.setdefault("Location", f"{settings().console_url}/flows/{tx.context.flow_id}")
         if self._claimed:
@@ -157,6 +158,16 @@ class Unit:
         await self._stack.__aexit__(_RolledBack, error, None)
 
 
+def _positions(request: Request) -> list[Position]:
+    """What the caller has seen. Raises ValueError."""
+    return [Position.parse(t) for t in request.headers.get("Mesh-Position", "").split(",") if t.strip()]
+
+
+def _furthest(positions: list[Position]) -> list[Position]:
+    """One of each stream."""
+    return list({(p.source, p.stream): p for p in sorted(positions, key=lambda p: (p.epoch, p.seq))}.values())
+
+
 class _RolledBack(Exception):
     """Ends a transaction without its effects."""
 
@@ -166,8 +177,11 @@ def _cipher(key: str) -> AESGCM:
 
 
 def _sealed(key: str, body: bytes) -> bytes:
-    """An answer may hold a secret that is shown once: only who knows the Idempotency-Key can open the stored copy."""
-    nonce = uuid.uuid4().bytes[:12]
+    """An answer may hold a secret that is shown once: only who knows the Idempotency-Key can open the stored copy.
+
+    So that copy is as hard to open as the key is to guess.
+    """
+    nonce = os.urandom(12)
     return nonce + _cipher(key).encrypt(nonce, body, None)
 
 
@@ -222,15 +236,30 @@ def _tagged(request: Request, response: Response) -> Response:
     return response
 
 
+class _Waiting:
+    """Nobody is known yet while a request waits: what may wait at once is bounded for all together."""
+
+    requests = 0
+
+
 async def _wait_for_positions(request: Request) -> Response | None:
     """Waits until this service has applied what the caller has seen elsewhere. None when it has, a 503 when it takes too long."""
-    header = request.headers.get("Mesh-Position")
-    if not header:
-        return None
     try:
-        wanted = [Position.parse(t) for t in header.split(",") if t.strip()]
+        wanted = _furthest(_positions(request))
     except ValueError:
         return standard(422, "Mesh-Position must hold tokens as they came in an answer, separated by commas.")
+    if len(wanted) > _MOST_POSITIONS:
+        return standard(422, f"Mesh-Position may name {_MOST_POSITIONS} streams: leave out what you need not see.")
+    if _Waiting.requests >= _MOST_WAITING:
+        return standard(503, "Too many requests wait for changes already. Try again.", {"Retry-After": "1"})
+    _Waiting.requests += 1
+    try:
+        return await _wait_for(request, wanted)
+    finally:
+        _Waiting.requests -= 1
+
+
+async def _wait_for(request: Request, wanted: list[Position]) -> Response | None:
     applier, read = request.app.state.applier, settings().mesh_services.split(",")
     pairs = [(r, p) for p in wanted if p.source in read for r in READERS if applier.follows(r, p.source, p.stream)]
     deadline = time.monotonic() + _POSITION_WAIT

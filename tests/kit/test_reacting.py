@@ -7,7 +7,6 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import orjson
 import pytest
@@ -100,7 +99,7 @@ async def test_a_poison_change_parks_its_reaction_on_its_stream_alone(probe: Pro
 
 
 async def _reads_a_file_that_is_not_there(_: Tx, thing: Thing) -> None:
-    Path(f"/nowhere/{thing.id}").read_text()
+    raise FileNotFoundError(thing.id)
 
 
 async def _waits_for_somebody_else(_: Tx, __: Thing) -> None:
