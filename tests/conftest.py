@@ -12,6 +12,7 @@ import pytest
 
 from deploy.stack import Mesh
 from tests import containers
+from tests.flows.people import verify
 from tests.mesh import Customer, TestMesh
 from tests.traces import Traces
 
@@ -85,3 +86,10 @@ def _local(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 def customer(mesh: TestMesh) -> Customer:
     """A person who has just signed up with an organization of their own, signed in."""
     return mesh.sign_up(organization="Acme")
+
+
+@pytest.fixture
+def verified(mesh: TestMesh, customer: Customer) -> Customer:
+    """The customer, who has followed the link in the first mail."""
+    verify(mesh, customer)
+    return customer

@@ -164,8 +164,12 @@ def _positions(request: Request) -> list[Position]:
 
 
 def _furthest(positions: list[Position]) -> list[Position]:
-    """One of each stream."""
-    return list({(p.source, p.stream): p for p in sorted(positions, key=lambda p: (p.epoch, p.seq))}.values())
+    """One of each stream, those named last at the end. So many are kept: what was seen long ago has long been applied."""
+    by_stream: dict[tuple[str, str], Position] = {}
+    for p in positions:
+        before = by_stream.pop((p.source, p.stream), p)
+        by_stream[p.source, p.stream] = max(before, p, key=lambda p: (p.epoch, p.seq))
+    return list(by_stream.values())[-_MOST_POSITIONS:]
 
 
 class _RolledBack(Exception):
@@ -248,8 +252,8 @@ async def _wait_for_positions(request: Request) -> Response | None:
         wanted = _furthest(_positions(request))
     except ValueError:
         return standard(422, "Mesh-Position must hold tokens as they came in an answer, separated by commas.")
-    if len(wanted) > _MOST_POSITIONS:
-        return standard(422, f"Mesh-Position may name {_MOST_POSITIONS} streams: leave out what you need not see.")
+    if not wanted:
+        return None
     if _Waiting.requests >= _MOST_WAITING:
         return standard(503, "Too many requests wait for changes already. Try again.", {"Retry-After": "1"})
     _Waiting.requests += 1

@@ -42,7 +42,8 @@ def test_a_key_whose_request_is_under_way_is_refused_until_its_answer_is_there(m
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_key_is_good_for_every_kind_of_write(customer: Customer) -> None:
+def test_a_key_is_good_for_every_kind_of_write(verified: Customer) -> None:
+    customer = verified
     posted, patched, deleted = key(), key(), key()
     made = [customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]}, headers=posted) for _ in range(2)]
     assert made[0].status_code == 201

@@ -223,6 +223,7 @@ def test_every_write_answers_its_position_and_earlier_ones_stay(ann: Customer) -
 
 def test_a_page_has_fifty_items_unless_asked_otherwise(mesh: TestMesh) -> None:
     person = mesh.sign_up(organization=None)
+    verify(mesh, person)
     for n in range(51):
         assert person.post("user", "/me/api-keys", {"name": f"key {n}", "scopes": ["read"]}).status_code == 201
     page = person.get("user", "/me/api-keys").json()

@@ -1,5 +1,6 @@
 """Whatever comes through a door or a topic: a clear answer or a kept record, and nothing half-written."""
 
+import re
 import uuid
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_no_identity_and_a_forged_one_are_refused(customer: Customer, mesh: Test
 
 
 def test_a_forged_cursor_and_a_limit_out_of_range_are_refused(customer: Customer) -> None:
-    is_problem(customer.get("org", "/orgs?cursor=bm9uc2Vuc2U"), 422, "bad-cursor")
+    for cursor in ("bm9uc2Vuc2U", "w6l8w6l8w6k", "%C3%A9", "2026"):
+        is_problem(customer.get("org", f"/orgs?cursor={cursor}"), 422, "bad-cursor")
     is_problem(customer.get("org", "/orgs?limit=0"), 422, "invalid")
     is_problem(customer.get("org", "/orgs?limit=201"), 422, "invalid")
 
@@ -82,7 +84,26 @@ def test_a_position_token_that_is_none_is_refused_and_a_future_one_is_waited_for
     assert ignored.status_code == 200
 
 
-def test_text_with_a_null_character_is_refused(customer: Customer) -> None:
+def test_of_what_a_caller_has_seen_the_last_fifty_streams_count_and_of_each_the_furthest(customer: Customer) -> None:
+    seen = [f"nowhere/org:{n}/1.{m}" for n in range(60) for m in (3, 20, 7)]
+    answer = customer.patch("user", "/me", {"name": "Ann"}, headers={"Mesh-Position": ", ".join(seen)})
+    assert answer.status_code == 200, answer.text
+    told = answer.headers["Mesh-Position"].split(", ")
+    assert sorted(t for t in told if t.startswith("nowhere")) == sorted(f"nowhere/org:{n}/1.20" for n in range(11, 60))
+    assert told[-1].startswith("user/")
+
+
+def test_a_traceparent_that_is_none_goes_nowhere(mesh: TestMesh, customer: Customer) -> None:
+    for given in ("x-y-z-" + "w" * 500, "00-" + "0" * 31 + "g-b7ad6b7169203331-01", "a-b-c-d"):
+        assert customer.patch("user", "/me", {"name": "Ann"}, headers={"traceparent": given}).status_code == 200
+    kept = mesh.rows('SELECT payload FROM "user".changes WHERE stream = $1', f"user:{customer.user_id}")
+    assert kept
+    assert all(re.fullmatch("(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?", orjson.loads(r["payload"])["traceparent"] or "") for r in kept)
+
+
+def test_text_with_a_null_character_is_refused(mesh: TestMesh, customer: Customer) -> None:
+    for address in ("/flows?flow=a%00b", "/flows?step=%00", "/flows/%00"):
+        assert mesh.operator.get("console", address).status_code == 422
     assert customer.patch("org", f"/orgs/{customer.org_id}", {"name": "a\x00b"}).status_code == 422
 
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.flows.people import token_of, verify
-from tests.mesh import PASSWORD, Customer, TestMesh, eventually
+from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
 from tests.notification.mailbox import RESET, TAKEN, VERIFY
 
 NEW_PASSWORD = "another wide and slow sea"
@@ -65,9 +65,40 @@ def test_a_reset_sets_the_password_and_ends_every_session(mesh: TestMesh, custom
     assert sign_in(mesh, customer.email, NEW_PASSWORD).status_code == 201
 
 
+def test_a_reset_revokes_every_api_key(mesh: TestMesh, verified: Customer) -> None:
+    key = Door(mesh.urls, verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]}).json()["secret"])
+    eventually(lambda: key.get("org", "/orgs").status_code == 200, what="the key in the org service")
+    token = ask_for_reset(mesh, verified.email)
+    assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD}).status_code == 204
+    assert key.get("user", "/me").status_code == 401
+    eventually(lambda: key.get("org", "/orgs").status_code == 401, what="the end of the key in the org service")
+
+
+def test_who_was_refused_for_wrong_passwords_signs_in_after_a_reset(mesh: TestMesh, customer: Customer) -> None:
+    assert [sign_in(mesh, customer.email, "not this one").status_code for _ in range(6)] == [401] * 5 + [429]
+    token = ask_for_reset(mesh, customer.email)
+    assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD}).status_code == 204
+    assert sign_in(mesh, customer.email, NEW_PASSWORD).status_code == 201
+
+
+def test_who_keeps_asking_gets_one_mail_a_minute_for_each_purpose(mesh: TestMesh, customer: Customer) -> None:
+    body = {"email": customer.email, "password": "a stranger's dark ocean", "name": "Somebody else"}
+    for _ in range(4):
+        assert mesh.anyone.post("user", "/password-resets", {"email": customer.email}).status_code == 202
+        assert mesh.anyone.post("user", "/users", body).status_code == 202
+    asked = 'SELECT purpose, count(*) AS n FROM "user".link_requests WHERE email = $1 GROUP BY 1 ORDER BY 1'
+    assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, customer.email)] == [("address_taken", 1), ("reset", 1), ("verify", 1)]
+    earlier = 'WITH locked AS MATERIALIZED (SELECT "user".lock_streams($2)) UPDATE "user".link_requests SET created_at = created_at - interval \'1 minute\' FROM locked WHERE email = $1'
+    mesh.rows(earlier, customer.email, [f"user:{customer.user_id}"])
+    assert mesh.anyone.post("user", "/password-resets", {"email": customer.email}).status_code == 202
+    assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, customer.email)] == [("address_taken", 1), ("reset", 2), ("verify", 1)]
+
+
 def test_a_weak_password_does_not_burn_the_link(mesh: TestMesh, customer: Customer) -> None:
     token = ask_for_reset(mesh, customer.email)
-    assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": "short"}).status_code == 422
+    for weak in ("short", customer.email):
+        refused = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": weak})
+        assert (refused.status_code, refused.json()["type"]) == (422, "/problems/weak-password"), weak
     assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD}).status_code == 204
 
 

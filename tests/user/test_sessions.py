@@ -1,6 +1,7 @@
 """Signing in, tokens and API keys through their doors."""
 
 import httpx
+import pytest
 
 from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
 
@@ -31,6 +32,16 @@ def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(mesh: TestM
     assert Door(mesh.urls, second.json()["access_token"]).get("user", "/me").status_code == 401
 
 
+def test_a_refresh_token_that_was_made_up_ends_no_session(mesh: TestMesh, customer: Customer) -> None:
+    """Who may read which sessions there are could else end them."""
+    tokens = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": PASSWORD}).json()
+    ids, secret, signed = tokens["refresh_token"].split(".")
+    for made_up in (f"{ids}.nonsense.{signed}", f"{ids}.{secret}.{'0' * len(signed)}", f"{ids}.{secret}", ids, "é", "..", "a.b.c"):
+        refused = mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": made_up})
+        assert (refused.status_code, refused.json()["type"]) == (401, "/problems/refresh-refused"), made_up
+    assert mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": tokens["refresh_token"]}).status_code == 201
+
+
 def test_an_ended_session_is_refused_by_every_service(mesh: TestMesh, customer: Customer) -> None:
     org = customer.org_id
     token = mesh.sign_in(customer.email)
@@ -40,8 +51,8 @@ def test_an_ended_session_is_refused_by_every_service(mesh: TestMesh, customer: 
     eventually(lambda: device.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
 
 
-def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(customer: Customer, mesh: TestMesh) -> None:
-    org = customer.org_id
+def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(verified: Customer, mesh: TestMesh) -> None:
+    customer, org = verified, verified.org_id
     made = customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]}).json()
     key = Door(mesh.urls, made["secret"])
     key.headers["Mesh-Position"] = customer.headers["Mesh-Position"]
@@ -52,12 +63,30 @@ def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(cust
     eventually(lambda: key.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
 
 
+def test_who_has_not_verified_their_address_makes_no_api_key(customer: Customer) -> None:
+    """A key outlives the password of whoever signed up with somebody else's address."""
+    refused = customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]})
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/not-verified")
+
+
+@pytest.mark.parametrize("end", ["2020-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2999-01-01T00:00:00-23:59", "2026-12-24T00:00:00", "-infinity", 2**70])
+def test_an_api_key_ends_within_a_year_to_come(verified: Customer, end: object) -> None:
+    refused = verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"], "expires_at": end})
+    assert (refused.status_code, refused.json()["type"], refused.json()["errors"][0]["pointer"]) == (422, "/problems/invalid", "/expires_at")
+
+
 def test_a_token_that_is_damaged_is_refused(customer: Customer, mesh: TestMesh) -> None:
     good = customer.headers["Authorization"].removeprefix("Bearer ")
     for token in (good[:-4] + "AAAA", "mesh_nonsense_00000000", "x.y.z", "nonsense", good.replace(".", "")):
         answer = Door(mesh.urls, token).get("user", "/me")
         assert answer.status_code == 401, token
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_token_of_other_letters_is_refused(mesh: TestMesh) -> None:
+    for token in ("mesh_é_é", "é", "é.é.é"):
+        answer = httpx.get(mesh.urls["user"] + "/me", headers={b"Authorization": f"Bearer {token}".encode()})
+        assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthenticated"), token
 
 
 def test_a_weak_password_is_refused(mesh: TestMesh) -> None:

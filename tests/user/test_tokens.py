@@ -71,7 +71,8 @@ def test_a_person_sees_their_sessions_and_ends_one_of_them(mesh: TestMesh, custo
     assert customer.delete("user", f"/sessions/{other}").status_code == 404
 
 
-def test_an_api_key_that_may_write_acts_as_its_owner_until_it_expires(mesh: TestMesh, customer: Customer) -> None:
+def test_an_api_key_that_may_write_acts_as_its_owner_until_it_expires(mesh: TestMesh, verified: Customer) -> None:
+    customer = verified
     org, end = customer.org_id, datetime.now(UTC) + timedelta(seconds=2)
     made = customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read", "write"], "expires_at": end.isoformat()})
     assert made.status_code == 201
