@@ -182,7 +182,9 @@ def restart(name: Annotated[str, typer.Argument(help="A process: org, kafka, age
 def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """End everything and remove all of its data and passwords. The cache stays."""
     state = State.default()
-    if not yes and sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
+        raise MeshError("Removing the mesh with all its data must be confirmed, and nobody can be asked here.", "mesh reset --yes")
+    if not yes:
         typer.confirm(f"Remove the mesh in {state.root} with all its data?", abort=True)
     _mesh().reset()
     terminal.line("The mesh and its data are gone.")

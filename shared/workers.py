@@ -23,7 +23,7 @@ from shared.trace import span, trace_id
 from shared.tx import Database, DatabaseAway, Tx
 
 LEASE = timedelta(seconds=30)
-BATCH = 20
+AT_ONCE = 20
 POLL = 1.0
 
 
@@ -155,19 +155,49 @@ class JobRunner:
         await every(POLL, self.run_due, f"{'worker' if self.job.outside else 'timer'} {self.job.kind}", self.wake)
 
     async def run_due(self) -> None:
-        """Takes up everything that is due."""
-        while True:
+        """Takes up everything that is due, so many pieces at a time; a slow one holds up no other. Ends when all of it is done."""
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                running |= {asyncio.create_task(self._attempt_logged(w)) for w in await self._lease(AT_ONCE - len(running), idle=not running)}
+                if not running:
+                    return
+                await self._until_done_or_woken(running)
+                running = {task for task in running if not task.done()}
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def _lease(self, most: int, *, idle: bool) -> list[Work]:
+        """While the database is away what runs goes on, and nothing is added to it."""
+        if not most:
+            return []
+        try:
             async with self.database.transaction() as tx:
-                rows = await tx.records(_LEASE, self.job.kind, LEASE, BATCH, self.job.budget, self.database.holder)
-            works = [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["lease"], r["overdue"]) for r in rows]
-            await asyncio.gather(*(self._attempt_logged(w) for w in works))
-            if len(rows) < BATCH:
-                return
+                rows = await tx.records(_LEASE, self.job.kind, LEASE, most, self.job.budget, self.database.holder)
+        except DatabaseAway:
+            if idle:
+                raise
+            return []
+        return [Work(self.database, self.job.kind, r["target"], r["id"], r["attempt"], _context(r["context"]), r["lease"], r["overdue"]) for r in rows]
+
+    async def _until_done_or_woken(self, running: set[asyncio.Task[None]]) -> None:
+        """Until one of them is done, or there may be more to take up and a hand is free."""
+        if len(running) == AT_ONCE:
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            return
+        woken = asyncio.create_task(self.wake.wait())
+        await asyncio.wait({*running, woken}, timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+        self.wake.clear()
 
     async def _attempt_logged(self, work: Work) -> None:
         context = work.context
         with working_on(flow_id=context.flow_id, org_id=stream_id(work.target, "org"), trace_id=trace_id(context.traceparent)):
-            await self._attempt(work)
+            try:
+                await self._attempt(work)
+            except DatabaseAway as error:
+                log.info("the lease runs out by itself", extra={"kind": work.kind, "error": repr(error)})
 
     async def _attempt(self, work: Work) -> None:
         outcome = "done"

@@ -12,11 +12,13 @@ import pytest
 
 from deploy.stack import Mesh
 from tests import containers
+from tests.complaints import complaints
 from tests.flows.people import verify
 from tests.mesh import Customer, TestMesh
 from tests.traces import Traces
 
 LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
+COMPLAINTS = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name what was not run on containers: nobody may think that it was."""
+    """What the mesh complained about when something failed; what was not run on containers: nobody may think that it was."""
+    if complained := config.stash.get(COMPLAINTS, []):
+        terminalreporter.section("what the processes of the mesh complained about")
+        for line in complained:
+            terminalreporter.line(line)
     left_out = config.stash.get(LEFT_OUT, [])
     if left_out:
         terminalreporter.section(f"not run on containers: {len(left_out)} tests of the local stack's processes")
@@ -78,6 +84,8 @@ def _local(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         running = Mesh.start(folder, **wishes, report=lambda step: print(f"  {step.step}: {step.state} after {step.seconds:.1f} s"))
         yield TestMesh(running, traces)
     finally:
+        if request.session.testsfailed:
+            request.config.stash[COMPLAINTS] = complaints(folder / "logs")
         if not kept:
             Mesh.at(folder).reset()
 

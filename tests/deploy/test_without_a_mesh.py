@@ -49,6 +49,9 @@ def test_a_reset_removes_what_a_mesh_has_and_leaves_the_cache(tmp_path: Path, mo
     monkeypatch.setenv("MESH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     State.default().secret("operator")
+    with pytest.raises(MeshError, match="must be confirmed"):
+        CliRunner().invoke(app, ["reset"], catch_exceptions=False)
+    assert (tmp_path / "state").exists()
     assert CliRunner().invoke(app, ["reset", "--yes"]).exit_code == 0
     assert not (tmp_path / "state").exists()
     assert (tmp_path / "cache").exists()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.workers import Job, JobRunner, Work
+from shared.workers import AT_ONCE, Job, JobRunner, Work
 from tests.kit.conftest import Probe
 
 
@@ -53,21 +53,48 @@ async def test_work_is_leased_for_half_a_minute_and_no_other_replica_takes_it(pr
 
 async def test_work_of_a_replica_that_died_is_taken_up_when_its_lease_ends(probe: Probe, wanted: tuple[str, uuid.UUID]) -> None:
     kind, id = wanted
-    attempts = []
+    begun, attempts = asyncio.Event(), []
 
-    async def dies(work: Work) -> None:
-        raise asyncio.CancelledError
+    async def is_killed(_: Work) -> None:
+        begun.set()
+        await asyncio.Event().wait()
 
     async def act(work: Work) -> None:
         attempts.append(work.attempt)
 
+    dying = asyncio.create_task(runner(probe, kind, is_killed).run_due())
+    await begun.wait()
+    dying.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await runner(probe, kind, dies).run_due()
+        await dying
     await runner(probe, kind, act).run_due()
     assert attempts == []
     await probe.admin.execute("UPDATE probe.due SET leased_until = now() WHERE id = $1", id)
     await runner(probe, kind, act).run_due()
     assert attempts == [2]
+
+
+async def test_a_slow_piece_of_work_holds_up_no_other(probe: Probe) -> None:
+    """Neither those that were due with it, nor one that is wanted while it runs."""
+    kind, ids, done, slow = f"kind {uuid.uuid4()}", [uuid.uuid4() for _ in range(2 * AT_ONCE)], set[uuid.UUID](), asyncio.Event()
+
+    async def want(id: uuid.UUID) -> None:
+        async with probe.database.transaction(f"org:{uuid.uuid4()}") as tx:
+            await tx.schedule(kind, id)
+
+    async def act(work: Work) -> None:
+        if work.id == ids[0]:
+            await slow.wait()
+        done.add(work.id)
+        if len(done) == len(ids) - 2:
+            await want(ids[-1])
+        elif len(done) == len(ids) - 1:
+            slow.set()
+
+    for id in ids[:-1]:
+        await want(id)
+    await asyncio.wait_for(runner(probe, kind, act).run_due(), timeout=20)
+    assert done == set(ids)
 
 
 async def test_work_that_fails_is_tried_again_later_and_is_shown_meanwhile(probe: Probe, wanted: tuple[str, uuid.UUID]) -> None:
