@@ -22,7 +22,7 @@ class LastOwner(Refused):
 
 
 class MemberLimit(Refused):
-    """The plan has no room for another member, counting open invitations. Take a larger plan, or remove a member."""
+    """The plan has no room for another member, counting open invitations. Remove a member or withdraw an invitation, or ask support for another plan."""
 
 
 class Member(BaseModel):

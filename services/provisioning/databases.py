@@ -26,11 +26,11 @@ class DatabaseNameTaken(Refused):
 
 
 class DatabaseLimit(Refused):
-    """The plan has no room for another database. Take a larger plan, or delete a database."""
+    """The plan has no room for another database. Delete a database, or ask support for another plan."""
 
 
 class ConnectionLimit(Refused):
-    """The plan does not allow so many connections to a database. Take a larger plan, or a smaller number."""
+    """The plan does not allow so many connections to a database. Take a smaller number, or ask support for another plan."""
 
 
 class DatabaseDeleted(Refused):
