@@ -10,7 +10,7 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
-.PHONY: help env demo test test-apart test-fast faults lint up down containers schemas openapi docs compose asyncapi clean
+.PHONY: help env demo test test-apart test-fast faults bench lint up down containers schemas openapi docs compose asyncapi clean
 
 help: ## Show these targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -53,6 +53,9 @@ test-fast-down: env ## Remove the mesh that test-fast keeps.
 
 faults: env ## Run the fault suite: every fault under load, judged by one oracle (ARGS="--case kafka --seed 7").
 	@$(BIN)/python -m tests.faults.run $(ARGS)
+
+bench: env ## Measure what docs/performance.md promises (ARGS="signup latency --quick").
+	@$(BIN)/python -m tests.bench.run $(ARGS)
 
 lint: env ## Check style, types and layers.
 	@$(BIN)/ruff check .

@@ -219,6 +219,12 @@ def faults(context: typer.Context) -> None:
     sys.exit(subprocess.run([sys.executable, "-m", "tests.faults.run", *context.args], cwd=CHECKOUT, check=False).returncode)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def bench(context: typer.Context) -> None:
+    """Measure how fast it is, on meshes of its own: names of cases, --json, --quick, --list."""
+    sys.exit(subprocess.run([sys.executable, "-m", "tests.bench.run", *context.args], cwd=CHECKOUT, check=False).returncode)
+
+
 @app.command()
 def token() -> None:
     """Print the operator token."""

@@ -1,0 +1,67 @@
+"""A backlog: how fast it goes through the connector, and through the connector and a consumer together."""
+
+import asyncio
+import time
+
+from tests.bench.bus import Bus, a_bus
+from tests.bench.registry import Bench, case
+
+ORGS = 1000
+
+
+@case("drain")
+async def drain(bench: Bench) -> None:
+    """The connector starts on a backlog alone, and then on others of the same size with a consumer that starts beside it."""
+    changes = 40_000 if bench.quick else 200_000
+    async with a_bus(ORGS) as bus:
+        for warm_up in (True, False):
+            size = 20_000 if warm_up else changes
+            alone = await _alone(bus, size)
+            from_kafka = await _from_kafka(bus, size)
+            if not warm_up:
+                bench.saw("connector alone", "changes/s", size / alone)
+                bench.saw("one change a reaction, published, from Kafka", "effects/s", size / from_kafka, at_least=5000)
+        for _ in range(1 if bench.quick else 3):
+            for kind, reader in (("replica", "replicas"), ("keep_all", "reactions")):
+                took = await _together(bus, changes, kind, reader)
+                name = "replica" if kind == "replica" else "set-based reaction"
+                bench.saw(f"{name}, with the connector", "effects/s", changes / took)
+                bench.saw(f"{name}, against the connector alone", "ratio", alone / took, at_least=0.8)
+        took = await _together(bus, changes, "keep", "reactions")
+        bench.saw("  one change a reaction, with the connector", "effects/s", changes / took)
+
+
+async def _backlog(bus: Bus, changes: int) -> int:
+    """With the connector stopped; how many records the topic held before."""
+    await bus.connector("stop", "STOPPED")
+    bus.fresh_orgs(ORGS)
+    await bus.backlog(changes)
+    return await bus.sent()
+
+
+async def _alone(bus: Bus, changes: int) -> float:
+    """Seconds from the connector's start until the last record is in Kafka."""
+    before = await _backlog(bus, changes)
+    began = time.monotonic()
+    await bus.connector("resume", "RUNNING")
+    while await bus.sent() < before + changes:
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def _from_kafka(bus: Bus, changes: int) -> float:
+    """Seconds from a consumer's joining until the last effect is committed."""
+    async with bus.consumer("billing", "publish"):
+        began = time.monotonic()
+        await bus.until("billing", "reactions", changes)
+        return time.monotonic() - began
+
+
+async def _together(bus: Bus, changes: int, kind: str, reader: str) -> float:
+    """Seconds from the start of connector and consumer until the last effect is committed."""
+    await _backlog(bus, changes)
+    began = time.monotonic()
+    async with bus.consumer("billing", kind, joined=False) as process:
+        await asyncio.gather(bus.joined(process), bus.connector("resume", "RUNNING"))
+        await bus.until("billing", reader, changes)
+        return time.monotonic() - began
