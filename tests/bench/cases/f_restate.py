@@ -36,7 +36,7 @@ async def _live(bench: Bench, bus: Bus, name: str, seconds: float) -> None:
 async def _restated(bench: Bench, bus: Bus, old: list[object], seconds: float) -> None:
     async with bus.source.transaction() as tx:
         await tx.run("INSERT INTO restatements (stream) SELECT 'org:' || o FROM unnest($1::uuid[]) o ON CONFLICT DO NOTHING", old)
-    rows = "SELECT count(*) FROM org.changes WHERE payload LIKE '%\"op\" : \"restate\"%'"
+    rows = 'SELECT count(*) FROM org.changes WHERE payload LIKE \'%"op" : "restate"%\''
     before, began = await bus.admin.fetchval(rows), time.monotonic()
     restating = asyncio.create_task(healing.restate_wanted(bus.source))
     await _live(bench, bus, "live while restating", seconds)
