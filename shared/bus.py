@@ -219,6 +219,7 @@ class Applier:
             runner = _Runner(tx, await parking.held_back(tx, (call.change for _, call in calls)) if calls else NOTHING_HELD_BACK, careful=careful)
             for p, call in calls:
                 await runner.run(p, call)
+            await runner.run_set()
             await self._kit_records(tx, progresses)
             if calls:
                 failpoint("reaction")
@@ -270,8 +271,12 @@ class _Runner:
         self.held_back = held_back
         self.careful = careful
         self.parked: set[tuple[str, Key]] = set()
+        self._set: list[Call] = []
 
     async def run(self, progress: Progress, call: Call) -> None:
+        """Runs a call, parks it, or leaves it out. One of a reaction to many changes waits for those that follow it at once."""
+        if self._set and not _one_set(self._set[-1], call):
+            await self.run_set()
         name = call.reaction.name
         if call.change.context.flow_id in self.held_back.flows:
             return
@@ -283,8 +288,16 @@ class _Runner:
             await self._park(call, call.failure)
         elif self.careful:
             await self._run_carefully(call)
+        elif call.reaction.many:
+            self._set.append(call)
         else:
             await invoke(self.tx, call)
+
+    async def run_set(self) -> None:
+        """Runs what was collected of a reaction to many changes."""
+        if self._set:
+            calls, self._set = self._set, []
+            await invoke(self.tx, *calls)
 
     async def _run_carefully(self, call: Call) -> None:
         try:
@@ -310,6 +323,11 @@ class _Runner:
         return self.tx
 
 
+def _one_set(before: Call, call: Call) -> bool:
+    """Whether a reaction to many changes takes both at once: they follow each other in one stream."""
+    return call.reaction is before.reaction and call.target == before.target and call.change.stream == before.change.stream
+
+
 def act_for(tx: Tx, call: Call) -> None:
     """Gives the transaction the tenant of the stream the call writes, and the change as the cause of what is written."""
     change = call.change
@@ -322,12 +340,19 @@ def working_on_call(call: Call) -> AbstractContextManager[None]:
     return working_on(flow_id=context.flow_id, org_id=stream_id(call.target, "org"), trace_id=trace_id(context.traceparent))
 
 
-async def invoke(tx: Tx, call: Call) -> None:
-    """Runs one reaction for one change."""
+async def invoke(tx: Tx, *calls: Call) -> None:
+    """Runs one reaction for one change, or for several of one stream when it takes many.
+
+    What it makes of several has the last one as its cause, and belongs to their flow when they are of one flow.
+    """
+    call = calls[-1]
     act_for(tx, call)
+    if len(calls) > 1:
+        flows, hops = {one.change.context.flow_id for one in calls}, max(one.change.context.hops for one in calls) + 1
+        tx.act_as(tx.org_id, tx.user_id, replace(tx.context, hops=hops, flow_id=flows.pop() if len(flows) == 1 else None), call.change)
     with working_on_call(call), span(call.reaction.name, call.change.traceparent) as traceparent:
         if traceparent:
             tx.act_as(tx.org_id, tx.user_id, replace(tx.context, traceparent=traceparent), call.change)
-        row = call.reaction.pattern.row.of(call.change)
-        await call.reaction.function(tx, [row] if call.reaction.many else row)
-    metrics.reactions_run.labels(call.reaction.name).inc()
+        rows = [one.reaction.pattern.row.of(one.change) for one in calls]
+        await call.reaction.function(tx, rows if call.reaction.many else rows[0])
+    metrics.reactions_run.labels(call.reaction.name).inc(len(calls))

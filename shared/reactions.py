@@ -17,7 +17,7 @@ class Reaction:
     """One function with the pattern it reacts to.
 
     ``writes`` names the stream it writes when that is not the stream of the change. ``many`` takes a list of rows of one
-    stream instead of a row, for sets. ``catch_up`` has it act on what was there before it, too.
+    stream instead of a row. ``catch_up`` has it act on what was there before it, too.
     """
 
     name: str
@@ -65,6 +65,9 @@ def on(pattern: Pattern, *, writes: Callable[[Any], str] | None = None, many: bo
 
     The function gets a :class:`shared.tx.Tx` whose tenant or person is that of the stream it writes, and the row. What it
     raises parks this reaction for this stream; :class:`shared.errors.NotYet` says that a row it needs has not come.
+
+    With ``many`` it gets a list of rows: changes of one stream that came together and follow each other, often only one. What it
+    writes then belongs to their flow only when all are of one flow, so that such a reaction leads to no step of a flow.
 
     A new reaction in a service that runs already acts on what happens from its first start on. With ``catch_up`` it acts on what is
     there as well: on older changes, and on the rows of a restatement (``mesh restate``), so that doing it twice must change nothing.

@@ -42,7 +42,7 @@ for _module in pkgutil.iter_modules(schemas.__path__):
     importlib.import_module(f"schemas.{_module.name}")
 
 REACTIONS = [r for s in SERVICES for r in reactions.reactions_of(s)]
-ACTORS = {r.name for r in REACTIONS} | {j.name for s in SERVICES for j in workers.jobs_of(s)}
+ACTORS = {r.name for r in REACTIONS if not r.many} | {j.name for s in SERVICES for j in workers.jobs_of(s)}
 ROWS = {row.table: row for row in Row.__subclasses__() if row.__module__.startswith("schemas.")}
 STEPS = [(flow, s) for flow in FLOWS.values() for s in flow.steps]
 

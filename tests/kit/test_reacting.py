@@ -6,6 +6,7 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -25,7 +26,8 @@ from tests.kit.conftest import Log, Probe, Thing, record
 
 
 async def record_many(tx: Tx, things: list[Thing]) -> None:
-    await tx.run("INSERT INTO effects (value) SELECT * FROM unnest($1::int[])", [t.value for t in things])
+    note = f"one of {len(things)}"
+    await tx.run("INSERT INTO effects (value, note) SELECT v, $2 FROM unnest($1::int[]) v", [t.value for t in things], note)
 
 
 async def fail_on_three(tx: Tx, thing: Thing) -> None:
@@ -51,8 +53,39 @@ async def test_duplicates_are_skipped_within_and_across_batches(probe: Probe, lo
 
 async def test_a_reaction_for_many_gets_the_changes_of_a_stream_together(probe: Probe, log: Log) -> None:
     applier = await probe.applier(record_many, many=True)
-    await applier.apply([log.change(n) for n in range(1, 4)])
-    assert await probe.effects(log) == [1, 2, 3]
+    other = Log()
+    await applier.apply([change for n in range(1, 4) for change in (log.change(n), other.change(n))])
+    assert await probe.effects(log) == await probe.effects(other) == [1, 2, 3]
+    notes = await probe.admin.fetch("SELECT DISTINCT note FROM probe.effects WHERE org_id = ANY($1)", [uuid.UUID(log.org), uuid.UUID(other.org)])
+    assert [r["note"] for r in notes] == ["one of 3"]
+
+
+async def fail_on_many_with_three(tx: Tx, things: list[Thing]) -> None:
+    await record_many(tx, things)
+    if any(t.value == 3 for t in things):
+        raise ValueError("three is not good")
+
+
+async def test_one_poison_among_many_parks_itself_and_what_follows_it_and_nothing_before(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(fail_on_many_with_three, many=True)
+    other = Log()
+    await applier.apply([*(log.change(n) for n in range(1, 5)), other.change(1), other.change(2)])
+    assert await probe.effects(log) == [1, 2]
+    assert await probe.effects(other) == [1, 2]
+    assert [p["reaction"] for p in await probe.parked(log)] == ["probe.fail_on_many_with_three"]
+
+
+async def test_what_is_made_of_changes_of_several_flows_belongs_to_none(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record_many, many=True)
+    flows = [str(uuid.uuid4()), str(uuid.uuid4())]
+    changes = [log.change(n) for n in range(1, 6)]
+    mixed = [replace(c, context=replace(c.context, flow_id=uuid.UUID(flow))) for c, flow in zip(changes[:2], flows, strict=True)]
+    await applier.apply(mixed)
+    await applier.apply([replace(c, context=replace(c.context, flow_id=uuid.UUID(flows[0]), hops=n)) for n, c in enumerate(changes[2:])])
+    made = await probe.changes(log.stream)
+    assert [c.context.flow_id for c in made] == [None, None, *[uuid.UUID(flows[0])] * 3]
+    assert [c.context.cause for c in made] == [changes[1].name] * 2 + [changes[4].name] * 3
+    assert made[-1].context.hops == 3
 
 
 async def test_a_gap_holds_the_stream_asks_for_it_and_closes_in_order(probe: Probe, log: Log) -> None:
