@@ -22,6 +22,11 @@ CREATE FUNCTION bench_write(org uuid, run int, rows int DEFAULT 1) RETURNS void 
     PERFORM enter(org, NULL, '{"by": "bench", "flow_id": "01990000-0000-7000-8000-000000000000"}', ARRAY['org:' || org]);
     INSERT INTO bench_rows (run) SELECT bench_write.run FROM generate_series(1, rows);
 END $$;
+CREATE FUNCTION bench_start(org uuid, run int) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE made bigint; BEGIN
+    PERFORM enter(org, NULL, '{"by": "bench"}', ARRAY['org:' || org]);
+    INSERT INTO bench_rows (run) VALUES (bench_start.run) RETURNING id INTO made;
+    RETURN made;
+END $$;
 CREATE FUNCTION bench_write_plain(org uuid, run int, rows int DEFAULT 1) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
     PERFORM enter(org, NULL, '{"by": "bench", "flow_id": "01990000-0000-7000-8000-000000000000"}', '{}');
     INSERT INTO bench_plain (run) SELECT bench_write_plain.run FROM generate_series(1, rows);
