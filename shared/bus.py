@@ -188,7 +188,7 @@ class Applier:
         lane_of: dict[str, int] = {}
         lanes: list[Groups] = [{} for _ in range(LANES)]
         for n, (key, changes) in enumerate(groups.items()):
-            targets = {call.target for c in changes for call in self._calls(c)} | {key[1]}
+            targets = {call.target for c in changes if self._leads_elsewhere(c) for call in self._calls(c)} | {key[1]}
             known = {lane_of[t] for t in targets if t in lane_of}
             lane = min(known) if known else n % LANES
             for other in known - {lane}:
@@ -198,6 +198,10 @@ class Applier:
             lane_of.update(dict.fromkeys(targets, lane))
             lanes[lane][key] = changes
         return [lane for lane in lanes if lane]
+
+    def _leads_elsewhere(self, change: Change) -> bool:
+        """Whether a reaction to it may write another stream than its own."""
+        return any(reaction.writes for reaction in self.reactions.get(f"{change.source}.{change.table}", ()))
 
     async def _apply_lane(self, groups: Groups) -> None:
         await self._until_done(self._attempt_lane, groups)

@@ -4,6 +4,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
@@ -105,7 +106,8 @@ def stream_kind(stream: str) -> str:
     return stream if kind == "global" else kind
 
 
+@lru_cache(maxsize=16_384)
 def stream_id(stream: str, kind: str) -> UUID | None:
-    """The id in ``<kind>:<uuid>``, ``None`` for a stream of another kind."""
+    """The id in ``<kind>:<uuid>``, ``None`` for a stream of another kind. Remembered: every change asks several times."""
     prefix, _, rest = stream.partition(":")
     return UUID(rest) if prefix == kind else None

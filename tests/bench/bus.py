@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -83,15 +83,18 @@ class Bus:
         return int(await self.admin.fetchval(f"SELECT coalesce(sum(seq), 0) FROM {service}.positions WHERE reader = $1 AND stream = ANY($2)", reader, streams))
 
     async def until(self, service: str, reader: str, changes: int, timeout: float = 120) -> None:  # noqa: ASYNC109 - handed on
-        async with asyncio.timeout(timeout):
-            while await self.applied(service, reader) < changes:
-                await asyncio.sleep(0.02)
+        async def done() -> bool:
+            return await self.applied(service, reader) >= changes
+
+        await until(done, timeout, 0.02)
 
     async def settled(self, effects: str, timeout: float = 60) -> None:  # noqa: ASYNC109 - handed on
         """Until every change of this run has its effect in that table."""
-        async with asyncio.timeout(timeout):
-            while await self.admin.fetchval(f"SELECT count(*) FROM {effects} WHERE run = $1", self.run) < await self.written():
-                await asyncio.sleep(0.1)
+
+        async def done() -> bool:
+            return bool(await self.admin.fetchval(f"SELECT count(*) FROM {effects} WHERE run = $1", self.run) >= await self.written())
+
+        await until(done, timeout, 0.1)
 
     async def delays(self, effects: str) -> list[float]:
         """Milliseconds from the commit of each change of this run to the commit of its effect in that table.
@@ -116,8 +119,11 @@ class Bus:
     async def connector(self, action: str, state: str) -> None:
         """``stop`` or ``resume`` it, and wait until it is so."""
         await asyncio.to_thread(self.ask, action)
-        while await asyncio.to_thread(self.worker.registry.state, CONNECTOR) != state:
-            await asyncio.sleep(0.02)
+
+        async def done() -> bool:
+            return await asyncio.to_thread(self.worker.registry.state, CONNECTOR) == state
+
+        await until(done, 60, 0.02)
 
     def ask(self, action: str) -> None:
         answer = requests.put(f"{self.worker.url}/connectors/{CONNECTOR}/{action}", auth=("mesh", self.worker.password), timeout=10)
@@ -154,6 +160,13 @@ class Bus:
     async def sent(self) -> int:
         """How many records ``org.changes`` holds now."""
         return await asyncio.to_thread(_newest, self.mesh.broker.admin())
+
+
+async def until(done: Callable[[], Awaitable[bool]], timeout: float, every: float) -> None:  # noqa: ASYNC109 - handed on
+    """Looks every so many seconds. Raises TimeoutError."""
+    async with asyncio.timeout(timeout):
+        while not await done():  # noqa: ASYNC110 - what is waited for is in other processes
+            await asyncio.sleep(every)
 
 
 def _newest(admin: AdminClient) -> int:

@@ -19,16 +19,17 @@ async def signup(bench: Bench) -> None:
     """Alone, and eight at once all the time; the first sign-ups after a start do not count."""
     async with a_mesh() as mesh, httpx.AsyncClient(timeout=60) as client:
         document = mesh.status()
-        await _series(client, document, WARM_UP, at_once=4)
+        await series(client, document, WARM_UP, at_once=4)
         for at_once, goal in ((1, 250.0), (8, None)):
             for _ in range(1 if bench.quick else 5):
                 await asyncio.sleep(3)
-                done = await _series(client, document, 10 if bench.quick else 20 * min(at_once, 2), at_once)
+                done = await series(client, document, 10 if bench.quick else 20 * min(at_once, 2), at_once)
                 bench.saw_times(f"sign-up to own login, {at_once} at once", [one.reached["usable"] for one in done], p50=goal)
                 _explain(bench, done, at_once)
 
 
-async def _series(client: httpx.AsyncClient, document: Document, count: int, at_once: int) -> list[SignUp]:
+async def series(client: httpx.AsyncClient, document: Document, count: int, at_once: int) -> list[SignUp]:
+    """So many sign-ups, each with its whole flow, never more at once than told."""
     waiting = iter(range(count))
     done: list[SignUp] = []
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from tests.bench.bus import Bus, a_bus
+from tests.bench.bus import Bus, a_bus, until
 from tests.bench.registry import Bench, case
 
 ORGS = 1000
@@ -44,8 +44,11 @@ async def _alone(bus: Bus, changes: int) -> float:
     before = await _backlog(bus, changes)
     began = time.monotonic()
     await bus.connector("resume", "RUNNING")
-    while await bus.sent() < before + changes:
-        await asyncio.sleep(0.02)
+
+    async def done() -> bool:
+        return await bus.sent() >= before + changes
+
+    await until(done, 120, 0.02)
     return time.monotonic() - began
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from uuid import UUID
 
 from shared import healing
 from tests.bench.bus import Bus, a_bus
@@ -33,7 +34,7 @@ async def _live(bench: Bench, bus: Bus, name: str, seconds: float) -> None:
     bench.saw_times(name, await bus.delays("billing.bench_effects"))
 
 
-async def _restated(bench: Bench, bus: Bus, old: list[object], seconds: float) -> None:
+async def _restated(bench: Bench, bus: Bus, old: list[UUID], seconds: float) -> None:
     async with bus.source.transaction() as tx:
         await tx.run("INSERT INTO restatements (stream) SELECT 'org:' || o FROM unnest($1::uuid[]) o ON CONFLICT DO NOTHING", old)
     rows = 'SELECT count(*) FROM org.changes WHERE payload LIKE \'%"op" : "restate"%\''

@@ -5,8 +5,9 @@ import json
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import asyncpg
 
@@ -67,8 +68,8 @@ class Ends:
         await self._flows.setdefault(row, asyncio.get_running_loop().create_future())
         del self._flows[row]
 
-    def heard(self, _connection: object, _pid: int, _channel: str, row: str) -> None:
-        future = self._flows.setdefault(int(row), asyncio.get_running_loop().create_future())
+    def heard(self, _connection: object, _pid: int, _channel: str, row: object) -> None:
+        future = self._flows.setdefault(int(str(row)), asyncio.get_running_loop().create_future())
         if not future.done():
             future.set_result(None)
 
@@ -83,7 +84,7 @@ async def _ends(bus: Bus) -> AsyncIterator[Ends]:
         await bus.admin.remove_listener("bench", ends.heard)
 
 
-async def _peer(mesh: Mesh, peer: str, seconds: float, runs: int) -> list[dict[str, float | list[float]]]:
+async def _peer(mesh: Mesh, peer: str, seconds: float, runs: int) -> list[dict[str, Any]]:
     """Each run with its seconds and the milliseconds of every flow. Raises RuntimeError when the peer could not be measured."""
     url = mesh.databases.server.url(f"peer_{peer}")
     admin = await asyncpg.connect(mesh.databases.server.url())

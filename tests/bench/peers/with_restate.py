@@ -59,7 +59,7 @@ async def handler(url: str, port: int) -> None:
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.loglevel = "ERROR"
-    await serve(restate.app([flows]), config)  # type: ignore[arg-type]  # an ASGI application, by another type's name
+    await serve(restate.app([flows]), config)
 
 
 @contextmanager
