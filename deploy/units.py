@@ -52,7 +52,7 @@ def units(state: State, plan: Plan) -> Iterator[Unit]:
         if has_main(service):
             for process in plan.processes_of(service):
                 needs, url = ("databases", "topics"), environment.url(process)
-                yield _python(process, f"services.{service}.main", environment.service(process), url, needs)
+                yield _python(process, f"services.{service}.main", environment.service(process) | {"KAFKA_INSTANCE": process}, url, needs)
     if has_main("agent"):
         for plane in plan.data_planes:
             needs = (f"dataplane-{plane}", "topics")

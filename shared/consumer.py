@@ -26,7 +26,7 @@ from shared.listening import Listener, Record
 from shared.log import log
 from shared.metrics import metrics
 from shared.positions import READERS
-from shared.settings import Settings
+from shared.settings import Settings, settings
 from shared.tx import DatabaseAway
 
 MAX_RECORDS = 2000
@@ -64,6 +64,7 @@ class Consumer:
         self._subscriber = broker.subscriber(
             *topics,
             group_id=group,
+            group_instance_id=settings().kafka_instance or None,
             batch=True,
             max_records=MAX_RECORDS,
             batch_timeout_ms=500,
