@@ -15,7 +15,7 @@ class Settings(BaseSettings):
     kafka_username: str = Field(default="", description="SCRAM user of this service")
     kafka_password: SecretStr = Field(default=SecretStr(""), description="Its password")
     kafka_security_protocol: str = Field(default="SASL_PLAINTEXT", description="SASL_SSL outside of one machine")
-    kafka_instance: str = Field(default="", description="This process among its service's replicas: started again it takes its place in the groups at once. Empty: no fixed place")
+    kafka_instance: str = Field(default="", description="This replica's own name: started again it takes its place in Kafka's groups at once")
     mesh_services: str = Field(default="user,org,billing,notification,provisioning,console", description="Services whose changes are read")
     data_planes: str = Field(default="local", description="Data planes whose agents are listened to (provisioning)")
     http_host: str = Field(default="127.0.0.1", description="Where the REST API listens")
