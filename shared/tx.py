@@ -236,8 +236,15 @@ class translated:  # noqa: N801 - reads as a word at its call sites
 
     def _passes(self, error: BaseException) -> bool:
         if isinstance(error, asyncpg.InterfaceError):  # a lost connection, or a mistake in the call
-            return not isinstance(error, ValueError) and (self._connection is None or self._connection.is_closed())
+            return not isinstance(error, ValueError) and (self._connection is None or _is_lost(self._connection))
         return isinstance(error, _PASSES)
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken back what was lost, and lets nobody ask about it
+        return True
 
 
 def _refuse(error: asyncpg.PostgresError) -> None:

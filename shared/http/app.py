@@ -21,6 +21,7 @@ from shared.metrics import metrics
 from shared.settings import settings
 
 MAX_BODY = 1_000_000
+MAX_HEADERS = 64_000
 _QUIET = ("/healthz", "/readyz", "/metrics")
 """Asked all the time by machines: no spans."""
 _HEADERS = {
@@ -74,7 +75,9 @@ async def _observe(request: Request, call_next: Callable[[Request], Awaitable[Re
 
 
 def _refused_unread(request: Request) -> Response | None:
-    """The answer to a body that no door reads. One that does not tell its length is counted while it is read."""
+    """The answer to headers and a body that no door reads. A body that does not tell its length is counted while it is read."""
+    if sum(len(name) + len(value) for name, value in request.headers.raw) > MAX_HEADERS:
+        return problems.standard(431)
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > MAX_BODY:
         return problems.standard(413)

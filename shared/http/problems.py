@@ -22,6 +22,7 @@ _TITLES = {
     413: ("too-large", "The body is larger than 1 MB. Send less."),
     415: ("unsupported-media-type", "Send Content-Type: application/json."),
     422: ("invalid", "The request has the wrong form. See errors."),
+    431: ("headers-too-large", "The headers are larger than 64 kB. Of Mesh-Position, send the newest token of each stream."),
     503: ("unavailable", "The service cannot do this right now and nothing was changed. Try again after the time in Retry-After."),
     500: ("internal", "Something went wrong on our side and nothing was changed. Try again; if it stays, report the request_id."),
 }

@@ -78,6 +78,6 @@ def may_log_in(dsn: str) -> bool:
 
 def introduce(*people: Customer) -> None:
     """Everybody has seen what the others wrote: what they would know from talking to each other."""
-    seen = ", ".join(p.headers["Mesh-Position"] for p in people if "Mesh-Position" in p.headers)
+    seen = dict.fromkeys(token for p in people for token in p.headers.get("Mesh-Position", "").split(", ") if token)
     for p in people:
-        p.headers["Mesh-Position"] = seen
+        p.headers["Mesh-Position"] = ", ".join(seen)

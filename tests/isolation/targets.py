@@ -127,7 +127,7 @@ def _about_a_stream(**body: Any) -> Callable[[Tenant], Target]:
 
 def _given_order(t: Tenant) -> Target:
     given = t.mesh.operator.post("console", "/services/org/resend", {"stream": f"org:{t.org_id}", "from_seq": 1, "to_seq": 1, "reason": "a test"})
-    assert given.status_code == 202, given.text
+    assert given.status_code == 201, given.text
     return Target(t.mesh.operator, {"id": given.json()["orders"][0]["id"]})
 
 

@@ -57,7 +57,7 @@ def test_every_user_has_exactly_its_rights_on_every_topic(mesh: TestMesh, ann: T
 
 
 def test_every_user_joins_exactly_its_own_groups_and_rules_nothing(mesh: TestMesh) -> None:
-    groups = [g.group_id for g in kafka.admin(mesh, "admin").list_consumer_groups(request_timeout=10).result().valid]
+    groups = kafka.groups(mesh)
     assert set(groups) >= set(services())
     for user in kafka.users(mesh):
         assert kafka.rights_on_groups(mesh, user, groups) == {g for g in groups if g == user or g.startswith(f"{user}.")}, user
@@ -83,12 +83,11 @@ def test_who_may_not_write_is_refused(mesh: TestMesh, some: list[str]) -> None:
 def test_who_may_not_read_is_refused_and_who_may_reads(mesh: TestMesh, some: list[str]) -> None:
     wanted, users = rights(mesh), kafka.users(mesh)
     with ThreadPoolExecutor(4) as pool:
-        reads = dict(zip(users, pool.map(lambda user: kafka.readable(mesh, user, user, some), users), strict=True))
+        reads = dict(zip(users, pool.map(lambda user: kafka.readable(mesh, user, some), users), strict=True))
     assert reads == {user: {t for t in some if "READ" in wanted[t].get(user, ())} for user in users}
 
 
 def test_no_data_plane_reads_or_writes_what_is_anothers(mesh: TestMesh, ann: Tenant, eve: Tenant) -> None:
-    """All pairs of data planes; with one alone, the pair is its agent and the agent of a plane that has none of its topics."""
     planes = mesh.mesh.plan.data_planes
     if len(planes) < 2:
         pytest.skip("not run: one data plane only; make test-apart has two")
@@ -98,5 +97,5 @@ def test_no_data_plane_reads_or_writes_what_is_anothers(mesh: TestMesh, ann: Ten
     for mine in planes:
         own = {holders[mine], f"dataplane.{mine}.assignments"}
         others = [t for p in planes if p != mine for t in (holders[p], f"dataplane.{p}.assignments", f"dataplane.{p}.reports")]
-        assert kafka.readable(mesh, f"agent-{mine}", f"agent-{mine}", [*own, *others]) == own
+        assert kafka.readable(mesh, f"agent-{mine}", [*own, *others]) == own
         assert kafka.refused_writes(mesh, f"agent-{mine}", [*own, *others]) == {*own, *others}

@@ -67,11 +67,16 @@ def _is_refused(answer: httpx.Response) -> bool:
 
 
 def _shows_nothing(answer: httpx.Response, ann: Tenant, asked: set[str]) -> bool:
-    """Not even what the stranger knew already, unless as the address that was asked for."""
-    text = f"{answer.text} {answer.headers}"
+    """Not even what the stranger knew already, unless as the address that was asked for, or as a position that they presented."""
+    positions = _positions(answer.headers) - _positions(answer.request.headers)
+    text = " ".join([answer.text, *positions, *(f"{name}: {value}" for name, value in answer.headers.items() if name != "mesh-position")])
     for known in sorted(asked, key=len, reverse=True):
         text = text.replace(known, "") if answer.status_code >= 400 else text
     return not [trace for trace in ann.traces if trace in text]
+
+
+def _positions(headers: httpx.Headers) -> set[str]:
+    return set(headers.get("Mesh-Position", "").split(", "))
 
 
 def _changed_by(mesh: TestMesh, eve: Tenant, service: str, ann: Tenant, target: Target) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from deploy.contracts import services
 from tests.contracts.rest import OPERATIONS
 from tests.contracts.test_roles import FOR_OPERATORS
-from tests.flows.people import credentials, introduce, may_log_in, ready_database, verify
+from tests.flows.people import credentials, may_log_in, ready_database, verify
 from tests.isolation.tenants import join, member_doors
 from tests.mesh import Customer, Door, TestMesh, eventually
 
@@ -25,22 +25,28 @@ ANY_PERSON = {
 
 
 class Home:
-    """An organization with a member who uses its database."""
+    """An organization whose owner uses its database."""
 
     def __init__(self, mesh: TestMesh) -> None:
-        self.owner, self.member = mesh.sign_up(), mesh.sign_up(organization=None)
-        for person in (self.owner, self.member):
-            verify(mesh, person)
-        introduce(self.owner, self.member)
+        self.owner = mesh.sign_up()
+        verify(mesh, self.owner)
         self.org_id = self.owner.org_id
         self.database_id = ready_database(self.owner)["id"]
-        join(mesh, self.owner, self.org_id, self.member, "admin")
-        self.dsn = credentials(self.member, self.org_id, self.database_id)
+        self.dsn = credentials(self.owner, self.org_id, self.database_id)
+
+
+@pytest.fixture(scope="module")
+def home(mesh: TestMesh) -> Home:
+    return Home(mesh)
 
 
 @pytest.fixture
-def home(mesh: TestMesh) -> Home:
-    return Home(mesh)
+def member(mesh: TestMesh, home: Home) -> Customer:
+    """An admin of the organization, whom every service knows."""
+    member = mesh.sign_up(organization=None)
+    verify(mesh, member)
+    join(mesh, home.owner, home.org_id, member, "admin")
+    return member
 
 
 @contextmanager
@@ -97,14 +103,15 @@ def token_of(person: Customer) -> str:
     return person.headers["Authorization"].removeprefix("Bearer ")
 
 
-def test_a_removed_member_loses_every_door_the_sessions_and_the_login(mesh: TestMesh, home: Home) -> None:
-    asking = statuses(mesh, token_of(home.member), member_doors(home.org_id) | {"user": f"/users/{home.owner.user_id}"})
+def test_a_removed_member_loses_every_door_the_sessions_and_the_login(mesh: TestMesh, home: Home, member: Customer) -> None:
+    asking = statuses(mesh, token_of(member), member_doors(home.org_id) | {"user": f"/users/{home.owner.user_id}"})
     opened(asking)
-    with in_session(home.dsn) as there:
-        removed = home.owner.delete("org", f"/orgs/{home.org_id}/members/{home.member.user_id}")
+    dsn = credentials(member, home.org_id, home.database_id)
+    with in_session(dsn) as there:
+        removed = home.owner.delete("org", f"/orgs/{home.org_id}/members/{member.user_id}")
         since = time.monotonic()
         assert removed.status_code == 202, removed.text
-        gone = {"sessions": lambda: not there(), "login": lambda: not may_log_in(home.dsn)}
+        gone = {"sessions": lambda: not there(), "login": lambda: not may_log_in(dsn)}
         all_within_a_second(since, answers(asking, 404) | gone)
 
 
@@ -123,23 +130,27 @@ def test_a_suspended_organization_loses_changes_sessions_and_logins(mesh: TestMe
         gone = {"sessions": lambda: not there(), "login": lambda: not may_log_in(home.dsn)}
         all_within_a_second(since, refused | gone)
     assert home.owner.get("org", f"/orgs/{home.org_id}").status_code == 200, "reading stays"
+    assert home.owner.post("org", f"/orgs/{home.org_id}/resume").status_code == 202
+    eventually(lambda: may_log_in(home.dsn), what="all is as before")
 
 
 def proves(mesh: TestMesh, home: Home, token: str) -> dict[str, Callable[[], int]]:
-    """Every service, asked by whoever proves to be the member with this token; each lets them in now."""
+    """Every service, asked by whoever proves to be the owner with this token; each lets them in now."""
     asking = statuses(mesh, token, {service: path.format(org=home.org_id) for service, path in ANY_PERSON.items()})
     assert asking.keys() == set(services())
     opened(asking)
     return asking
 
 
-def test_a_revoked_key_and_an_ended_session_open_no_door(mesh: TestMesh, home: Home) -> None:
-    key = home.member.post("user", "/me/api-keys", {"name": "robot", "scopes": ["read", "write"]}).json()
+def test_a_revoked_key_opens_no_door(mesh: TestMesh, home: Home) -> None:
+    key = home.owner.post("user", "/me/api-keys", {"name": "robot", "scopes": ["read", "write"]}).json()
     asking = proves(mesh, home, key["secret"])
-    assert home.member.delete("user", f"/me/api-keys/{key['id']}").status_code == 204
+    assert home.owner.delete("user", f"/me/api-keys/{key['id']}").status_code == 204
     all_within_a_second(time.monotonic(), answers(asking, 401))
 
-    session = mesh.sign_in(home.member.email)
+
+def test_an_ended_session_opens_no_door(mesh: TestMesh, home: Home) -> None:
+    session = mesh.sign_in(home.owner.email)
     asking = proves(mesh, home, session)
     assert Door(mesh.urls, session).delete("user", "/sessions/current").status_code == 204
     all_within_a_second(time.monotonic(), answers(asking, 401))

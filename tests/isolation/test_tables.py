@@ -42,9 +42,10 @@ async def test_what_is_closed_is_closed(mesh: TestMesh, tables: list[Table]) -> 
     closed = [t for t in tables if not t.reachable]
     assert {t.name for t in closed} >= {"changes", "shared_tables", "heads_sent"}
     assert {t.service for t in closed if t.name.startswith("changes_2")} == set(services()), "each part of the log is a table of its own"
-    for table in closed:
-        async with entered(mesh, table.service, None) as connection:
-            assert isinstance(await attempt(connection, f"SELECT 1 FROM {table.sql}"), _REFUSED), str(table)
+    for service in services():
+        async with entered(mesh, service, None) as connection:
+            for table in (t for t in closed if t.service == service):
+                assert isinstance(await attempt(connection, f"SELECT 1 FROM {table.sql}"), _REFUSED), str(table)
 
 
 @EVERY_SERVICE
@@ -59,33 +60,44 @@ async def test_a_service_may_be_itself_and_nobody_else(mesh: TestMesh, service: 
 
 @EVERY_SERVICE
 async def test_rows_are_seen_by_their_tenant_alone(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
-    for table in (t for t in of(tables, service) if not t.reason):
-        async with entered(mesh, service, ann) as connection:
-            assert about(ann, await rows(connection, table)), f"give Ann a row of {table} (tests/isolation/tenants.py)"
-        async with entered(mesh, service, eve) as connection:
-            seen = await rows(connection, table)
-            assert about(eve, seen), str(table)
-            assert about(ann, seen) == [], str(table)
-        async with entered(mesh, service, None) as connection:
-            assert await rows(connection, table) == [], str(table)
+    tenants_own = [t for t in of(tables, service) if not t.reason]
+    by_ann, by_eve, by_nobody = [await seen(mesh, service, who, tenants_own) for who in (ann, eve, None)]
+    for table in tenants_own:
+        name = str(table)
+        assert about(ann, by_ann[name]), f"give Ann a row of {name} (tests/isolation/tenants.py)"
+        assert about(eve, by_eve[name]), name
+        assert about(ann, by_eve[name]) == [], name
+        assert by_nobody[name] == [], name
+
+
+async def seen(mesh: TestMesh, service: str, who: Tenant | None, tables: list[Table]) -> dict[str, list[str]]:
+    async with entered(mesh, service, who) as connection:
+        return {str(table): await rows(connection, table) for table in tables}
 
 
 @EVERY_SERVICE
 async def test_rows_are_changed_and_deleted_by_their_tenant_alone(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
-    for table in (t for t in of(tables, service) if t.changeable):
-        change = f'UPDATE {table.sql} t SET "{table.changeable[0]}" = t."{table.changeable[0]}" RETURNING to_jsonb(t)::text'
-        delete = f"DELETE FROM {table.sql} t RETURNING to_jsonb(t)::text"
-        async with entered(mesh, service, ann, writing=True) as connection:
-            assert about(ann, met(await attempt(connection, change))), str(table)
-            deleted = await attempt(connection, delete)
-            assert isinstance(deleted, asyncpg.ForeignKeyViolationError) or about(ann, met(deleted)), str(table)
-        async with entered(mesh, service, eve, writing=True) as connection:
-            assert about(ann, met(await attempt(connection, change))) == [], str(table)
-            deleted = await attempt(connection, delete)
-            assert isinstance(deleted, asyncpg.ForeignKeyViolationError) or about(ann, met(deleted)) == [], str(table)
-        async with entered(mesh, service, None) as connection:
-            assert met(await attempt(connection, change)) == [], str(table)
-            assert met(await attempt(connection, delete)) == [], str(table)
+    changeable = [t for t in of(tables, service) if t.changeable]
+    async with entered(mesh, service, ann, writing=True) as connection:
+        for table in changeable:
+            assert about(ann, met(await attempt(connection, change(table)))), str(table)
+            assert _is_referred_to(deleted := await attempt(connection, delete(table))) or about(ann, met(deleted)), str(table)
+    async with entered(mesh, service, eve, writing=True) as connection:
+        for table in changeable:
+            assert about(ann, met(await attempt(connection, change(table)))) == [], str(table)
+            assert _is_referred_to(deleted := await attempt(connection, delete(table))) or about(ann, met(deleted)) == [], str(table)
+    async with entered(mesh, service, None) as connection:
+        for table in changeable:
+            assert met(await attempt(connection, change(table))) == [], str(table)
+            assert met(await attempt(connection, delete(table))) == [], str(table)
+
+
+def change(table: Table) -> str:
+    return f'UPDATE {table.sql} t SET "{table.changeable[0]}" = t."{table.changeable[0]}" RETURNING to_jsonb(t)::text'
+
+
+def delete(table: Table) -> str:
+    return f"DELETE FROM {table.sql} t RETURNING to_jsonb(t)::text"
 
 
 def met(answer: list[str] | asyncpg.PostgresError) -> list[str]:
@@ -93,36 +105,40 @@ def met(answer: list[str] | asyncpg.PostgresError) -> list[str]:
     return answer
 
 
+def _is_referred_to(answer: list[str] | asyncpg.PostgresError) -> bool:
+    """The row was within reach, and stays because another refers to it."""
+    return isinstance(answer, asyncpg.ForeignKeyViolationError)
+
+
 @EVERY_SERVICE
 async def test_nobody_else_writes_a_row_into_a_tenant(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
-    for table in (t for t in of(tables, service) if t.insertable):
-        async with entered(mesh, service, ann, writing=True) as connection:
-            row = max((json.loads(r) for r in about(ann, await rows(connection, table))), key=lambda r: r.get("org_id") or "")
+    forged: list[tuple[Table, dict[str, Any]]] = []
+    async with entered(mesh, service, ann, writing=True) as connection:
+        for table in (t for t in of(tables, service) if t.insertable):
+            row = max(map(json.loads, about(ann, await rows(connection, table))), key=lambda r: r.get("org_id") == ann.org_id)
             assert not isinstance(await attempt(connection, *_insert(table, row)), _REFUSED), str(table)
-        theirs = [row] if "org_id" not in row else [row, *({**row, column: eve.owner.user_id} for column in row if column in ("user_id", "person"))]
-        for who in (eve, None):
-            async with entered(mesh, service, who, writing=True) as connection:
-                for forged in theirs:
-                    assert isinstance(await attempt(connection, *_insert(table, forged)), _REFUSED), f"{table}: {forged}"
+            forged += [(table, row), *((table, {**row, c: eve.owner.user_id}) for c in {"user_id", "person"} & row.keys() if "org_id" in row)]
+    for who in (eve, None):
+        async with entered(mesh, service, who, writing=True) as connection:
+            for table, row in forged:
+                assert isinstance(await attempt(connection, *_insert(table, row)), _REFUSED), f"{table}: {row}"
 
 
 def _insert(table: Table, row: dict[str, Any]) -> tuple[str, str]:
     columns = ", ".join(f'"{c}"' for c in table.columns)
-    return f"INSERT INTO {table.sql} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{table.sql}, $1::text::jsonb) RETURNING 1::text", json.dumps(
-        row
-    )
+    sql = f"INSERT INTO {table.sql} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{table.sql}, $1::text::jsonb) RETURNING 1::text"
+    return sql, json.dumps(row)
 
 
 @EVERY_SERVICE
 async def test_no_row_of_ones_own_is_moved_to_another_tenant(mesh: TestMesh, tables: list[Table], ann: Tenant, eve: Tenant, service: str) -> None:
-    for table in of(tables, service):
-        for column in {"org_id", "user_id"} & set(table.changeable):
-            async with entered(mesh, service, eve, writing=True) as connection:
-                new = ann.org_id if column == "org_id" else ann.owner.user_id
-                if column == "user_id" and "org_id" in table.columns:
-                    continue  # which person of its own a row speaks of is the tenant's affair
-                moved = await attempt(connection, f"UPDATE {table.sql} t SET {column} = $1::text::uuid RETURNING to_jsonb(t)::text", new)
-                assert isinstance(moved, _REFUSED), f"{table}: {moved}"
+    """Which person of its own a row speaks of is the tenant's affair."""
+    found = of(tables, service)
+    moves = [(t, "org_id", ann.org_id) for t in found] + [(t, "user_id", ann.owner.user_id) for t in found if "org_id" not in t.columns]
+    async with entered(mesh, service, eve, writing=True) as connection:
+        for table, column, new in (m for m in moves if m[1] in m[0].changeable):
+            moved = await attempt(connection, f"UPDATE {table.sql} t SET {column} = $1::text::uuid RETURNING to_jsonb(t)::text", new)
+            assert isinstance(moved, _REFUSED), f"{table}: {moved}"
 
 
 @pytest.fixture

@@ -53,6 +53,10 @@ def test_a_body_over_one_megabyte_is_refused(customer: Customer) -> None:
     is_problem(httpx.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"}), 413, "too-large")
 
 
+def test_headers_over_64_kilobytes_are_refused_unread(customer: Customer) -> None:
+    is_problem(customer.get("org", "/orgs", headers={"Mesh-Position": f"org/org:{uuid.uuid4()}/1.1," * 1500}), 431, "headers-too-large")
+
+
 def test_an_id_that_is_none_and_one_of_somebody_else_are_told_apart_from_nothing(customer: Customer, mesh: TestMesh) -> None:
     stranger = mesh.sign_up()
     is_problem(customer.get("org", "/orgs/not-an-id"), 422, "invalid")

@@ -21,7 +21,7 @@ from shared.log import _Json
 from shared.parking import Failure
 from shared.reactions import Reaction, activate
 from shared.rows import Pattern
-from shared.tx import Tx
+from shared.tx import DatabaseAway, Tx
 from tests.kit.conftest import Log, Probe, Thing, record
 
 
@@ -165,6 +165,15 @@ async def test_a_connection_that_is_lost_in_a_reaction_is_nobodys_mistake(probe:
     await applier.apply([log.change(1), log.change(2)])
     assert await probe.effects(log) == [1, 2]
     assert not await probe.parked(log)
+
+
+async def test_a_connection_that_was_lost_earlier_in_a_transaction_is_the_database_being_away(probe: Probe) -> None:
+    with pytest.raises(DatabaseAway):
+        async with probe.database.transaction() as tx:
+            with pytest.raises(DatabaseAway):
+                await tx.run("SELECT pg_terminate_backend(pg_backend_pid())")
+            await asyncio.sleep(0.05)  # the pool takes it back
+            await tx.value("SELECT 1")
 
 
 async def test_parked_changes_are_applied_in_order_when_the_reaction_is_mended(probe: Probe, log: Log) -> None:
