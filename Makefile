@@ -10,10 +10,10 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
-.PHONY: help env demo test test-apart test-fast faults bench lint up down containers schemas openapi docs compose asyncapi clean
+.PHONY: help env demo test test-apart test-fast faults bench lint format up down containers schemas openapi docs compose asyncapi clean
 
 help: ## Show these targets.
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { n = split($$1, names, " "); for (i = 1; i <= n; i++) printf "%-16s%s\n", names[i], $$2 }' Makefile
 
 env: .venv/.synced ## Create or update the environment from uv.lock.
 
@@ -63,6 +63,10 @@ lint: env ## Check style, types and layers.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+format: env ## Lay the code out, its imports in order.
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format --quiet .
+
 up: env ## Start the mesh of this checkout.
 	@$(BIN)/mesh up $(ARGS)
 
@@ -72,7 +76,7 @@ down: env ## End it; its data stays.
 containers: env ## Write the passwords that docker-compose.yml asks for into .env.
 	@$(BIN)/mesh containers
 
-schemas openapi docs compose asyncapi: env ## Write the checked-in contracts from the code.
+schemas openapi docs compose asyncapi: env ## Write this description anew from the code.
 	@$(BIN)/python -m deploy.contracts $@
 
 clean: ## Remove what the tools leave behind; environment, state and caches of packages stay.

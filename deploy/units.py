@@ -15,8 +15,6 @@ from deploy.postgres import Server, control_plane, data_plane
 from deploy.process import Command
 from deploy.state import CHECKOUT, State
 
-BUS = ("postgres", kafka.NAME, connect.NAME)
-
 
 def _nothing() -> None:
     """A unit without preparations."""

@@ -1,4 +1,4 @@
-"""The one place where the environment is read."""
+"""The one place where services read the environment."""
 
 from functools import cache
 
@@ -41,6 +41,13 @@ class Settings(BaseSettings):
     rate_limit_caller_per_minute: int = Field(default=1200, ge=1, description="Requests a minute of one session or API key")
     rate_limit_account_per_minute: int = Field(default=3000, ge=1, description="Requests a minute of one person, all sessions and keys together")
     rate_limit_loopback_per_minute: int = Field(default=600_000, ge=1, description="Each of these limits for requests from this machine itself")
+
+
+class TraceSettings(BaseSettings):
+    """Whether there is a collector of traces: read by services and agents alike."""
+
+    otel_exporter_otlp_endpoint: str = Field(default="", description="Base URL of an OTLP collector (HTTP); without it no span is made")
+    otel_exporter_otlp_traces_endpoint: str = Field(default="", description="The whole URL instead, where traces have one of their own")
 
 
 @cache

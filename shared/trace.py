@@ -1,10 +1,9 @@
 """Traces: one trace from the request through every hop to the data plane, carried by ``traceparent`` in change records.
 
-Exporting is switched on by the standard variable ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``OTEL_TRACES_EXPORTER=otlp``); without it
-the ``traceparent`` still travels and no span is made.
+Exporting is switched on by :class:`shared.settings.TraceSettings`, OpenTelemetry's standard variables; without them the ``traceparent``
+still travels and no span is made. How it is exported (headers, resource attributes, …) its exporter reads from their like.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from shared.settings import TraceSettings
+
 _exporting = False
 _TRACEPARENT = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -22,7 +23,8 @@ _TRACEPARENT = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 def set_up_traces(service: str) -> bool:
     """Starts exporting when the environment says where to. Answers whether spans are made."""
     global _exporting  # noqa: PLW0603 - one process, one tracer
-    if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+    told = TraceSettings()
+    if not (told.otel_exporter_otlp_endpoint or told.otel_exporter_otlp_traces_endpoint):
         return False
     provider = TracerProvider(resource=Resource.create({"service.name": f"mesh-{service}"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=500))

@@ -12,10 +12,14 @@ from pydantic_settings import BaseSettings
 from deploy.contracts import ROOT
 from services.agent.settings import Settings as AgentSettings
 from shared.metrics import metrics
-from shared.settings import Settings
+from shared.settings import Settings, TraceSettings
 
 METRICS = ROOT / "docs" / "metrics.md"
 README = ROOT / "README.md"
+OF_LIBRARIES = """\
+Services and agents go by OpenTelemetry's standard variables, these and those its exporter reads beside them (`OTEL_EXPORTER_OTLP_HEADERS`,
+`OTEL_RESOURCE_ATTRIBUTES`, …); `make up` hands on every `OTEL_…` it is started with. Services behind a proxy are told by uvicorn's
+`FORWARDED_ALLOW_IPS` (default `127.0.0.1`) whose `X-Forwarded-For` to believe: rate limits count by that address."""
 BEGIN, END = "<!-- settings: make docs -->", "<!-- end of settings -->"
 
 
@@ -44,9 +48,11 @@ def _metric(metric: MetricWrapperBase) -> tuple[str, str, str, str]:
 
 
 def settings_tables() -> str:
-    """The README's section: one table for the services, one for the agent."""
+    """The README's section: one table for the services, one for the agent, one for what libraries read under names of their own."""
     return (
-        "Every service reads its settings from the environment:\n\n" + _settings(Settings) + "\nThe agent of a data plane reads:\n\n" + _settings(AgentSettings)
+        f"Every service reads its settings from the environment:\n\n{_settings(Settings)}"
+        f"\nThe agent of a data plane reads:\n\n{_settings(AgentSettings)}"
+        f"\n{OF_LIBRARIES}\n\n{_settings(TraceSettings)}"
     )
 
 

@@ -247,9 +247,7 @@ VerifiedPerson = Annotated[Caller, Depends(verified_person)]
 Operator = Annotated[Caller, Depends(operator)]
 Anyone = Annotated[Caller, Depends(authenticated)]
 Member = Annotated[Caller, Depends(access(None))]
-MemberOrOperator = Annotated[Caller, Depends(access(None, or_operator=True))]
 OrgAdmin = Annotated[Caller, Depends(access("admin"))]
-OrgOwner = Annotated[Caller, Depends(access("owner"))]
 OwnerOrOperator = Annotated[Caller, Depends(access("owner", or_operator=True))]
 
 
@@ -258,7 +256,7 @@ async def tenant_tx(request: Request, org_id: UUID) -> Tx:
     unit = Unit.of(request)
     tx = await unit.tx()
     if unit.recheck is None:
-        raise RuntimeError("a door with TenantTx names who may enter: add a Member, OrgAdmin or OrgOwner parameter before it")
+        raise RuntimeError("a door with TenantTx names who may enter: add a Member, OrgAdmin or OwnerOrOperator parameter before it")
     if unit.writes:
         await tx.enter(f"org:{org_id}", org=org_id, user=tx.user_id)
         await unit.recheck(tx)

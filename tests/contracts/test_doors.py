@@ -5,8 +5,7 @@ import pytest
 from deploy.contracts import services
 from deploy.contracts.openapi import document
 
-DOORS = [
-    "",
+DOORS = (
     "user POST /users 202",
     "user POST /users/verify 204",
     "user POST /sessions 201",
@@ -29,6 +28,7 @@ DOORS = [
     "org PATCH /orgs/{} 200",
     "org POST /orgs/{}/suspend 202",
     "org POST /orgs/{}/resume 202",
+    "org POST /orgs/{}/clock 202",
     "org POST /orgs/{}/invitations 202",
     "org GET /orgs/{}/invitations 200",
     "org DELETE /orgs/{}/invitations/{} 202",
@@ -53,8 +53,7 @@ DOORS = [
     "console GET /orgs/{}/flows 200",
     "console GET /orgs/{}/audit 200",
     "console GET /flows 200",
-    "",
-][1:-1]
+)
 EVERYWHERE = ("/healthz", "/readyz", "/metrics")
 
 

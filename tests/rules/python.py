@@ -37,8 +37,8 @@ PLACES = (
     Place(("asyncpg",), ("shared/", "deploy/", "services/agent/", "tests/"), "authors see a Tx, never a connection"),
     Place(
         ("os.environ", "os.environb", "os.getenv"),
-        ("shared/settings.py", "shared/trace.py", "services/*/settings.py", "deploy/", "tests/"),
-        "the environment is read in one settings module (deploy/ makes environments; the trace exporter's variables are the standard's)",
+        ("shared/settings.py", "services/*/settings.py", "deploy/", "tests/"),
+        "the environment is read in one settings module (deploy/ makes environments)",
     ),
     Place(
         ("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today", "uuid.uuid1", "uuid.uuid4"),
