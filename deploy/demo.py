@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import httpx
 
 from deploy import terminal
 from deploy.errors import MeshError
+from deploy.flows import ms_since_start
 from deploy.progress import Reporter
 from deploy.stack import Mesh
 
@@ -130,17 +130,8 @@ class Demo:
 
 def _timeline(flow: Json) -> None:
     """Each step with the service it happened in and the milliseconds since the flow began."""
-    rows = []
-    for step in flow["steps"]:
-        if step["at"] is not None:
-            since = (_moment(step["at"]) - _moment(flow["started_at"])) * 1000
-            rows.append([f"{since:8.0f} ms", step["name"], step["service"]])
-    terminal.table(sorted(rows))
+    terminal.table(sorted([f"{ms_since_start(flow, step):8.0f} ms", step["name"], step["service"]] for step in flow["steps"] if step["at"]))
     terminal.line(f"  [green]{flow['flow']}: {flow['state']}[/]")
-
-
-def _moment(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def _until(look: Callable[[], Any], what: str, seconds: float = 30) -> Any:

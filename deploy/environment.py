@@ -30,8 +30,8 @@ class Environment:
             "DATABASE_URL": Databases(self.state, self.plan).url(service, "app"),
             "HTTP_HOST": self.plan.listen,
             "HTTP_PORT": str(self.plan.ports[process]),
-            "CONSOLE_URL": self._public_url,
-            "PUBLIC_URL": self._public_url,
+            "CONSOLE_URL": self._public("console"),
+            "PUBLIC_URL": self._public("console"),
             "SIGNING_SECRET": self.state.secret("signing"),
             "OPERATOR_TOKEN_HASH": self.state.digest("operator"),
             **self._kafka(service),
@@ -70,10 +70,9 @@ class Environment:
     def url(self, name: str) -> str:
         return f"http://{self.plan.address(name)}"
 
-    @property
-    def _public_url(self) -> str:
-        """Where people come in, with a link or by the Location of their flow."""
-        return f"http://{HOST}:{self.plan.ports['console']}"
+    def _public(self, service: str) -> str:
+        """Where people come in: with a link, by the Location of their flow, or as a page tells them."""
+        return f"http://{HOST}:{self.plan.ports[service]}"
 
     @property
     def operator_token(self) -> str:
@@ -93,6 +92,8 @@ class Environment:
             return {"SMTP_HOST": self.plan.host("smtp"), "SMTP_PORT": port, "MAIL_FROM": "SaaS Mesh <mesh@localhost.localdomain>"}
         if service == "billing":
             return {"STRIPE_API_KEY": self.stripe_key, "STRIPE_API_BASE": self.url("stripe")}
+        if service == "console":
+            return {"USER_URL": self._public("user"), "ORG_URL": self._public("org")}
         if service == "provisioning":
             return {"DATA_PLANES": ",".join(self.plan.data_planes)}
         return {}

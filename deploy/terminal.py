@@ -10,7 +10,9 @@ from rich.markup import escape
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_COLORS = {"up": "green", "ready": "green", "ok": "green", "RUNNING": "green", "starting": "yellow", "skipped": "yellow", "missing": "yellow"}
+_GOOD = ("up", "ready", "ok", "RUNNING", "met", "done")
+_NEITHER = ("starting", "skipped", "missing", "pending", "running", "waiting_timer", "waiting_person", "superseded", "cancelled")
+_COLORS = dict.fromkeys(_GOOD, "green") | dict.fromkeys(_NEITHER, "yellow")
 
 
 def show_json(document: Any) -> None:

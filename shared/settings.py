@@ -21,7 +21,11 @@ class Settings(BaseSettings):
     http_host: str = Field(default="127.0.0.1", description="Where the REST API listens")
     http_port: int = Field(default=8000, description="Its port; 0 picks a free one")
     console_url: str = Field(default="http://127.0.0.1:8005", description="Base of the Location of every flow")
-    public_url: str = Field(default="http://127.0.0.1:8005", description="Base of the links in mails")
+    public_url: str = Field(
+        default="http://127.0.0.1:8005", description="Base of the links in mails: your front end, or the console, which has a plain page for each"
+    )
+    user_url: str = Field(default="http://127.0.0.1:8401", description="Where people reach the user service: on the console's pages behind those links")
+    org_url: str = Field(default="http://127.0.0.1:8402", description="Where people reach the org service, on the same pages")
     cors_origins: list[str] = Field(default=[], description="Origins that browsers may call from; none by default")
     operator_token_hash: str = Field(default="", description="SHA-256 of the operator token, hex; empty: no operator")
     signing_secret: SecretStr = Field(default=SecretStr(""), description="Signs list cursors and refresh tokens; the same for every replica")

@@ -8,10 +8,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request
+from fastapi.responses import HTMLResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from services.console import flows, history, orders
+from services.console import flows, history, links, orders
 from services.console.flows import Count, FlowSummary, FlowView
 from services.console.folding import AT_REST, FINISHED, FlowState
 from services.console.orders import Order, OrderView, Parked
@@ -26,6 +27,7 @@ from shared.tx import Database
 
 router = new_router(tags=["console"])
 operators = new_router(tags=["operators"])
+pages = new_router(include_in_schema=False)
 
 POLL = 0.5
 """Seconds until a waiting door looks by itself: another replica's commits wake nobody here."""
@@ -39,6 +41,7 @@ class FlowList(Page[FlowSummary]):
 
 
 Reason = Annotated[str, Field(max_length=500, description="For those who read the trail later; it does not leave the console")]
+Token = Annotated[str, Query(pattern=r"^[\w.-]+$", max_length=2000)]
 Service = Annotated[str, Path(pattern="^[a-z_]+$")]
 Stream = Annotated[str, Field(pattern="^((org|user):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|global:[a-z_]+)$")]
 
@@ -245,4 +248,25 @@ async def audit_of_operators(caller: Operator, tx: OpenTx, query: Paged) -> Page
         return await page(tx, history.Entry, query, history.OF_OPERATORS, newest_first=True)
 
 
+@pages.get("/verify")
+async def verify_page(token: Token) -> HTMLResponse:
+    return _for_people(links.verify(token))
+
+
+@pages.get("/reset")
+async def reset_page(token: Token) -> HTMLResponse:
+    return _for_people(links.reset(token))
+
+
+@pages.get("/invitations/{invitation_id}")
+async def invitation_page(invitation_id: UUID) -> HTMLResponse:
+    return _for_people(links.invitation(invitation_id))
+
+
+def _for_people(page: str) -> HTMLResponse:
+    """What holds a token is kept nowhere."""
+    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
 router.include_router(operators)
+router.include_router(pages)

@@ -42,16 +42,19 @@ def _on_one_line(value: Any) -> Any:
 
 
 def subject(template: Template, variables: Mapping[str, Any]) -> str:
-    return _render(f"{template}.subject", variables)
+    return _render([f"{template}.subject"], variables)
 
 
 def render(template: Template, variables: Mapping[str, Any]) -> Letter:
-    """Raises jinja2's error for a variable that is missing."""
-    return Letter(subject(template, variables), _render(f"{template}.txt", variables), _render(f"{template}.html", variables))
+    """A template without HTML of its own is mailed as the paragraphs of its text. Raises jinja2's error for a variable that is missing."""
+    text = _render([f"{template}.txt"], variables)
+    html = _render([f"{template}.html", "plain.html"], {**variables, "paragraphs": text.split("\n\n")})
+    return Letter(subject(template, variables), f"{_render(['greeting.txt'], variables)}\n\n{text}", html)
 
 
-def _render(file: str, variables: Mapping[str, Any]) -> str:
-    return _templates().get_template(file).render(variables).strip()
+def _render(files: list[str], variables: Mapping[str, Any]) -> str:
+    """The first of the files that is there."""
+    return _templates().select_template(files).render(variables).strip()
 
 
 def mail(letter: Letter, id: UUID, to: str) -> EmailMessage:
