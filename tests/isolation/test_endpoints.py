@@ -7,7 +7,7 @@ import pytest
 
 from tests.contracts.rest import OPERATIONS, Operation
 from tests.flows.people import introduce
-from tests.isolation.targets import TARGETS, Target, target_of
+from tests.isolation.targets import TARGETS, Target, is_known, target_of
 from tests.isolation.tenants import Tenant, look
 from tests.mesh import Door, TestMesh
 
@@ -27,6 +27,11 @@ _LEAVES_NO_RECORD = {
 def test_every_door_that_asks_for_nobody_is_named() -> None:
     assert {str(o) for o in OPERATIONS if not o.secured} == FOR_ANYBODY
     assert {str(o) for o in OPERATIONS} >= TARGETS.keys()
+
+
+def test_every_door_is_known_to_somebody() -> None:
+    unknown = [str(o) for o in OPERATIONS if o.secured and not is_known(o)]
+    assert not unknown, "say in TARGETS (tests/isolation/targets.py) for whom and with which ids they open"
 
 
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.secured], ids=str)

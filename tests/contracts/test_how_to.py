@@ -1,0 +1,115 @@
+"""The guide to a new flow is true: what it says is done to a copy of the project, and everything there holds."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.mesh import TestMesh
+from tests.rules.files import ROOT, all_files
+
+GUIDE = (ROOT / "docs/how-to-add-a-flow.md").read_text()
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_STEP = re.compile(r"^(?:.* )?(New file|Add to|Change) `([^`]+)`[^\n]*:\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STEPS = {path: (what, text) for what, path, _, text in _STEP.findall(GUIDE)}
+"""What is done to which file."""
+CHECKS = (
+    "tests/rules", "tests/contracts/test_wiring.py", "tests/contracts/test_doors.py", "tests/contracts/test_roles.py::test_every_named_door_is_there",
+    "tests/contracts/test_locked.py::test_the_locked_schemas_are_those_of_the_models",
+    "tests/contracts/test_openapi.py::test_the_checked_in_document_is_the_services_own", "tests/contracts/test_openapi.py::test_every_door_says_what_it_does",
+    "tests/isolation/test_endpoints.py::test_every_door_is_known_to_somebody",
+)  # fmt: skip
+"""Tests of the project that need no mesh."""
+
+
+def new(there: str | None, text: str) -> str:
+    assert there is None, "it is new no more"
+    return text
+
+
+def added(there: str, text: str) -> str:
+    """The imports to the others at the top, the rest at the end."""
+    lines = text.splitlines(keepends=True)
+    imports = [line for line in lines if line.startswith(("from ", "import "))]
+    rest = "".join(line for line in lines if line not in imports).lstrip("\n")
+    first = re.search(r"^(from|import) ", there, re.MULTILINE)
+    assert first
+    return f"{there[: first.start()]}{''.join(imports)}{there[first.start() :]}\n\n{rest}"
+
+
+def changed(there: str, diff: str) -> str:
+    """What stands there without a plus becomes what stands there without a minus."""
+    lines = diff.splitlines(keepends=True)
+    before, after = ("".join(line[1:] for line in lines if line[0] != sign) for sign in "+-")
+    assert there.count(before) == 1, f"it does not say, or says more than once:\n{before}"
+    return there.replace(before, after)
+
+
+def follow(folder: Path) -> None:
+    for path, (what, text) in STEPS.items():
+        file = folder / path
+        there = file.read_text() if file.exists() else None
+        act = {"New file": new, "Add to": added, "Change": changed}[what]
+        file.write_text(act(there, text))  # type: ignore[operator]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project with its tools; what the type checker knows already comes along."""
+    for path in all_files():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, tmp_path / path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    if (ROOT / ".mypy_cache").exists():
+        shutil.copytree(ROOT / ".mypy_cache", tmp_path / ".mypy_cache")
+    return tmp_path
+
+
+def run(folder: Path, *command: str) -> None:
+    """In the copy, whose modules hide those that are installed."""
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder), "NO_COLOR": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_snippet_says_where_it_goes() -> None:
+    placed = [text for _, text in STEPS.values()]
+    assert len(placed) > 8
+    assert [text for kind, text in _FENCE.findall(GUIDE) if kind != "sh" and text not in placed] == []
+
+
+def test_who_follows_the_guide_has_a_flow_that_keeps_every_rule(project: Path) -> None:
+    follow(project)
+    contracts = next(text for kind, text in _FENCE.findall(GUIDE) if kind == "sh" and text.startswith("make schemas"))
+    assert contracts.strip() == "make schemas openapi format lint"
+    run(project, *contracts.split(), "--old-file=env")
+    run(project, str(project / ".venv/bin/python"), "-m", "pytest", "-q", "-p", "no:randomly", *CHECKS)
+
+
+def test_the_table_of_the_guide_is_made_and_its_rows_travel(mesh: TestMesh) -> None:
+    """In the mesh's own database, taken back at the end."""
+    sql = next(text for path, (_, text) in STEPS.items() if path.endswith(".sql"))
+    insert = re.search(r'"(INSERT INTO [^"]+)"', STEPS["services/org/questions.py"][1])
+    assert insert
+
+    async def try_out() -> str | None:
+        connection = await asyncpg.connect(mesh.mesh.databases.url("org", "owner"))
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(sql)
+            org_id = await connection.fetchval("SELECT gen_random_uuid()")
+            await connection.execute("SELECT enter($1, NULL, '{}', $2)", org_id, [f"org:{org_id}"])
+            await connection.execute(insert[1], org_id, "May we?")
+            return await connection.fetchval("SELECT payload FROM changes WHERE stream = $1", f"org:{org_id}")
+        finally:
+            await transaction.rollback()
+            await connection.close()
+
+    assert '"May we?"' in (asyncio.run(try_out()) or "")
