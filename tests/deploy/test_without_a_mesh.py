@@ -57,6 +57,13 @@ def test_a_reset_removes_what_a_mesh_has_and_leaves_the_cache(tmp_path: Path, mo
     assert (tmp_path / "cache").exists()
 
 
+def test_make_alone_lists_every_target_that_is_for_people() -> None:
+    listed = subprocess.run(["make", "-C", CHECKOUT, "--no-print-directory"], capture_output=True, text=True, check=True).stdout
+    targets = " ".join(re.findall(r"^\.PHONY: (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)).split()
+    assert len(targets) > 15
+    assert {line.split()[0] for line in listed.splitlines()} == set(targets) - {"python"}
+
+
 def test_the_help_names_every_command_and_what_exit_codes_mean() -> None:
     told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
     for command in ("up", "down", "status", "logs", "restart", "reset", "doctor", "demo", "flows", "mail", "token"):
