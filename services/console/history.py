@@ -106,8 +106,8 @@ def matters_to_flows(change: Change) -> bool:
 
 
 def _looked_at(change: Change) -> set[str] | None:
-    """The columns of the change that are kept with their values."""
-    return _FACTS.get(f"{change.source}.{change.table}") or _ORDERED.get(change.table)
+    """The columns of the change that are kept with their values: none where a flow asks for the row alone, None where nobody asks."""
+    return _FACTS.get(f"{change.source}.{change.table}", _ORDERED.get(change.table))
 
 
 def key_of(change: Change) -> str:
