@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from schemas.flows import FLOWS
 from services.console.folding import Fold, Judgement, definition_of
-from services.console.history import Seen
+from services.console.history import Seen, matters_to_flows
 from services.console.sources import Age
 from services.console.troubles import Trouble
 from shared.changes import Change, Context
@@ -50,6 +51,12 @@ def suspension() -> tuple[Story, UUID, Seen]:
     """A story in which an organization was suspended, with the flow's id."""
     story, flow = Story(), uuid4()
     return story, flow, story.tell(flow, "org.organizations", state="suspended")
+
+
+@pytest.mark.parametrize("table", sorted({step.row.table for flow in FLOWS.values() for step in flow.steps}))
+def test_every_row_of_a_step_matters_to_flows_also_where_no_value_of_it_is_asked_for(table: str) -> None:
+    assert matters_to_flows(Story().tell(uuid4(), table).change)
+    assert not matters_to_flows(Story().tell(uuid4(), f"{table}_of_nobody").change)
 
 
 def test_a_flow_is_done_when_every_step_is_met(suspension: tuple[Story, UUID, Seen]) -> None:

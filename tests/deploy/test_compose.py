@@ -127,7 +127,7 @@ def test_no_password_is_in_the_file_and_every_one_is_asked_for(tmp_path: Path) -
     assert not [value for value in given.values() if value in COMPOSE.read_text()]
     for part in PARTS.values():
         for name, value in (part.get("environment") or {}).items():
-            if re.search("PASSWORD|SECRET|TOKEN|API_KEY|_URL$", name) and value and name not in ("CONSOLE_URL", "PUBLIC_URL"):
+            if re.search("PASSWORD|SECRET|TOKEN|API_KEY|_URL$", name) and value and name not in ("CONSOLE_URL", "PUBLIC_URL", "USER_URL", "ORG_URL"):
                 assert re.search(r"\$\{MESH_\w+\}", value), name
 
 
