@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from shared.errors import NotFound
+from shared.errors import NotFound, Refused
 from shared.http.callers import new_api_key
 from shared.tx import Tx
 
@@ -34,7 +34,16 @@ class NewKey(Key):
 LIST = "SELECT * FROM api_keys WHERE state = 'active'"
 
 
+class BadExpiry(Refused):
+    """An API key expires within a year from now, or not at all. Name a time in the future that is a year away at most."""
+
+    status = 422
+
+
 async def make(tx: Tx, owner: UUID, name: str, scopes: list[Scope], expires_at: datetime | None) -> NewKey:
+    """Raises :class:`BadExpiry`."""
+    if expires_at and not await tx.value("SELECT $1 > now() AND $1 <= now() + interval '1 year'", expires_at):
+        raise BadExpiry
     secret = new_api_key(owner)
     key = await tx.one(
         Key,

@@ -24,17 +24,20 @@ class Flight:
     """One flow that was asked for and has not ended."""
 
     kind: str
+    rest: asyncio.Event
+    """Set when all are to finish what they are in."""
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     thought: float = 0.0
     """Seconds in which it waited for a person, not for the mesh."""
     ended: float = 0.0
 
-    async def thinks(self, rng: random.Random, seconds: float) -> None:
-        """The person takes about so long."""
-        taken = rng.uniform(seconds / 2, seconds * 1.5)
-        await asyncio.sleep(taken)
-        self.thought += taken
+    async def thinks(self, rng: random.Random, seconds: float, least: float | None = None) -> None:
+        """The person takes about so long, or until all are to finish what they are in."""
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.rest.wait(), rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
+        self.thought += time.monotonic() - began
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Load:
     forgetful: list[str] = field(default_factory=list)
     flights: dict[int, Flight] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
-    resting: bool = True
+    rest: asyncio.Event = field(default_factory=asyncio.Event)
     patience: float = 60.0
     """Seconds that the last flows may take."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -146,12 +149,12 @@ class Load:
     async def runs(self) -> AsyncIterator[None]:
         """Every lane goes from flow to flow; at the end each finishes the one it is in. Those that cannot are named in ``stuck``."""
         self.stuck.clear()
-        self.resting = False
+        self.rest.clear()
         lanes = [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._lanes())]
         try:
             yield
         finally:
-            self.resting = True
+            self.rest.set()
             _, stuck = await asyncio.wait(lanes, timeout=self.patience)
             self.stuck += [f"{f.kind} {f.flow_id}" for f in self.flights.values()]
             for lane in stuck:
@@ -177,7 +180,7 @@ class Load:
     async def _lane(self, step: Callable[[random.Random], Awaitable[None]], n: int) -> None:
         rng = random.Random(f"{self.seed}/{n}")  # noqa: S311 - decisions, not secrets
         await asyncio.sleep(rng.uniform(0, 4))
-        while not self.resting:
+        while not self.rest.is_set():
             with contextlib.suppress(Refused):
                 await step(rng)
 
@@ -192,7 +195,7 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def _flight(self, kind: str) -> AsyncIterator[Flight]:
-        number, flight = next(self._numbers), Flight(kind)
+        number, flight = next(self._numbers), Flight(kind, self.rest)
         self.flights[number] = flight
         try:
             yield flight
@@ -259,7 +262,7 @@ class Load:
             await self.client.finished(flight.flow_id or "")
         one = f"{path}/{made['id']}"
         for _ in range(rng.randint(4, 8)):
-            if self.resting:
+            if self.rest.is_set():
                 break
             await self._changes(rng, home, one, owed)
             await asyncio.sleep(rng.uniform(0, 4))
@@ -285,11 +288,12 @@ class Load:
             await self.client.finished(flight.flow_id or "")
 
     async def _forgets(self, rng: random.Random, email: str) -> None:
+        """Over and over: each takes more than a minute, for so long a second mail would not come."""
         async with self._flight("verify or reset") as flight:
             await self._start(flight, "POST", "user", "/password-resets", {"email": email})
             self.ledger.reset_mails[email] += 1
             token = await self.client.token(email, RESET, self.ledger.reset_mails[email])
-            await flight.thinks(rng, 8)
+            await flight.thinks(rng, 65, least=61)
             password = f"{PASSWORD} {next(self._numbers)}"
             await self.client.send("POST", "user", "/password-resets/confirm", {"token": token, "password": password})
             self.ledger.passwords[email] = password

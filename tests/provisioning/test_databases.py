@@ -139,7 +139,7 @@ def test_a_deleted_databases_data_is_dropped_when_its_time_is_over(home: Home) -
         execute(dsn, "SELECT 1")
     server = home.mesh.status["data_planes"][0]["url"]
     left = home.mesh.rows("SELECT datname AS n FROM pg_database UNION SELECT rolname FROM pg_roles", database=server)
-    eventually(lambda: not [r for r in left if dbname in r["n"] or urlsplit(dsn).username == r["n"]])
+    assert not [r for r in left if dbname in r["n"] or urlsplit(dsn).username == r["n"]]
     again = home.verified().post("provisioning", f"/orgs/{home.org_id}/databases", {"name": "main"})
     assert again.status_code == 202, again.text
     home.becomes("ready", again.json()["id"])
