@@ -28,6 +28,13 @@ SECRETS = (
 )
 """What would show or reach what other tenants have on the same server."""
 
+_ROLES = """
+    SELECT r.rolname AS name, r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls AS privileged,
+           ARRAY(SELECT d.datname::text FROM pg_database d
+                  WHERE d.datallowconn AND d.datconnlimit <> 0 AND has_database_privilege(r.oid, d.oid, 'CONNECT')) AS enters,
+           ARRAY(SELECT g.rolname::text FROM pg_roles g WHERE g.oid <> r.oid AND pg_has_role(r.oid, g.oid, 'MEMBER')) AS acts_as
+      FROM pg_roles r WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'"""
+
 
 @asynccontextmanager
 async def session(url: str, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
@@ -72,6 +79,22 @@ async def test_a_login_is_itself_and_its_own_organization(mesh: TestMesh, ann: T
         for role in set(roles) - may:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f'SET ROLE "{role}"')
+
+
+async def test_every_role_of_the_server_has_one_database_at_most_and_no_power_over_others(mesh: TestMesh, ann: Tenant, eve: Tenant) -> None:
+    """All there are, whoever made them: no catalog says of one more than the logins of the other tests have tried."""
+    entered: dict[str, list[str]] = {}
+    for server in {server_of(mesh, ann), server_of(mesh, eve)}:
+        async with session(server) as administrator:
+            assert await administrator.fetchval("SELECT array_agg(rolname::text) FROM pg_roles WHERE rolsuper") == ["postgres"]
+            roles = await administrator.fetch(_ROLES)
+        for role in roles:
+            assert len(role["enters"]) <= 1, role
+            assert {*role["acts_as"]} <= {f"{database}_{group}" for database in role["enters"] for group in ("admin", "member")}, role
+            assert not role["privileged"], role
+            entered[role["name"]] = role["enters"]
+    for who in (ann, eve):
+        assert entered[urlsplit(who.dsn).username or ""] == [urlsplit(who.dsn).path.removeprefix("/")]
 
 
 async def test_a_login_changes_no_role_and_no_database_of_others(mesh: TestMesh, ann: Tenant, eve: Tenant) -> None:
