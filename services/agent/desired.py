@@ -85,7 +85,7 @@ class Tenant(BaseModel):
             return News.CHANGED
         if desired.generation < held.resource.generation or (held.removed and desired.generation == held.resource.generation):
             return News.STALE
-        if desired == held.resource:
+        if _same(desired, held.resource):
             return News.REPEATED
         self.resources[desired.resource] = Held(resource=desired, made=held.made)
         return News.CHANGED
@@ -95,7 +95,7 @@ class Tenant(BaseModel):
             return News.STALE
         if desired.generation == self.assignment_generation and not self.assigned:
             return News.STALE
-        if desired == self.assignment:
+        if _same(desired, self.assignment):
             return News.REPEATED
         if not self.assigned:
             self.graves.clear()
@@ -139,3 +139,8 @@ class Tenant(BaseModel):
         if resource != self.org_id and self.resources.get(resource) is held:
             del self.resources[resource]
             self.graves[resource] = held.resource.generation
+
+
+def _same(desired: Desired, known: Desired | None) -> bool:
+    """Whether it asks for what is known already; said again it comes in another trace."""
+    return known is not None and (desired.generation, desired.desired) == (known.generation, known.desired)

@@ -288,6 +288,9 @@ async def test_a_repeated_record_is_reported_again_and_changes_nothing(house: Ho
     again = house.db.record(generation=70)
     house.world.hear(again)
     assert house.db.id in house.world.hear(again).repeated[house.org.id]
+    in_another_trace = again._replace(value=(again.value or b"").replace(b'{"', b'{"traceparent": "00-' + b"a" * 32 + b"-" + b"b" * 16 + b'-01", "', 1))
+    assert in_another_trace != again
+    assert house.db.id in house.world.hear(in_another_trace).repeated[house.org.id], "said again by a timer it has a span of its own"
 
 
 @pytest.mark.parametrize(("key", "value"), [(None, None), (b"", b""), (b"\xff", None), (b"a/b", b"{}"), (None, b"{}"), (b"{}/{}", b"[" * 10_000)])
