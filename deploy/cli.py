@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from deploy import containers, flows, mail, parked, streams, terminal
+from deploy import backups, containers, flows, mail, parked, streams, terminal
 from deploy import doctor as checks
 from deploy.demo import demo
 from deploy.errors import MeshError
@@ -33,7 +33,7 @@ app = typer.Typer(
 app.add_typer(mail.app, name="mail")
 app.add_typer(flows.app, name="flows")
 app.add_typer(parked.app, name="parked")
-for command in (streams.resend, streams.restate, streams.restored, lag, demo):
+for command in (streams.resend, streams.restate, streams.restored, backups.backup, backups.restore, lag, demo):
     app.command()(command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer JSON.")]

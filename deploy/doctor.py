@@ -77,11 +77,12 @@ def _mesh(state: State) -> Iterator[Finding]:
         if name != SUPERVISOR and part["state"] != "missing":
             yield Finding(name, part["state"] == "up", part["state"], f"See why: mesh logs {name if supervised else SUPERVISOR}")
     if document["postgres"]["state"] == "up":
-        restored = asyncio.run(Databases(state, Plan.load(state)).restored())
+        plan = Plan.load(state)
+        restored = asyncio.run(Databases(state, plan).restored())
         what = f"another database than the one that {', '.join(restored)} wrote into" if restored else "the one that was written into"
-        yield Finding(
-            "database", not restored, what, "Restored from a backup, or a failover: mesh restored; when no commit was lost: mesh restored --nothing-lost"
-        )
+        which = f"--service {restored[0]}" if restored and len(plan.placement) > 1 else "--all"
+        mend = f"Restored from a backup, or a failover: mesh restored {which}; when no commit was lost: mesh restored {which} --nothing-lost"
+        yield Finding("database", not restored, what, mend)
     for name, connector in document["connect"]["connectors"].items():
         yield Finding(f"connector {name}", connector == "RUNNING", connector, "The supervisor restarts it within 15 s; why it failed: mesh logs connect")
 

@@ -23,11 +23,14 @@ def list_flows(
     flow: Annotated[str | None, typer.Option(help="Only this flow, by its name.")] = None,
     step: Annotated[str | None, typer.Option(help="Only flows whose next step is this.")] = None,
     stuck: Annotated[bool, typer.Option("--stuck", help="Only flows that are failing, overdue, parked or lost.")] = False,
+    deviating: Annotated[bool, typer.Option("--deviating", help="Only flows that went otherwise than they are defined.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List flows, newest first, and count the unfinished ones before each step."""
-    found = ask("/flows", state=state, flow=flow, step=step, stuck="true" if stuck else None, limit=limit)
+    found = ask(
+        "/flows", state=state, flow=flow, step=step, stuck="true" if stuck else None, deviating="true" if deviating else None, limit=limit
+    )  # fmt: skip
     if as_json:
         terminal.show_json(found)
         return
@@ -59,6 +62,8 @@ def _show(flow: Json) -> None:
     for step in flow["steps"]:
         if step["what_to_do"]:
             terminal.line(f"  {escape(step['name'])}, of {step['owner']}, since {step['since']}: {escape(step['what_to_do'])}")
+    for deviation in flow["deviations"]:
+        terminal.line(f"  otherwise than defined: {escape(deviation)}")
     if flow["stays"] is not None:
         terminal.heading("What stays")
         terminal.table([row["service"], row["table"], escape(" ".join(map(str, row["key"].values())))] for row in flow["stays"])

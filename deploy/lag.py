@@ -35,31 +35,35 @@ def _of(service: str) -> Json:
         return {"error": error.problem}
 
 
+_LOGS = ("service", "epoch", "slot", "connected", "not read", "oldest of it", "log records", "last written", "streams to restate")
+_TOPICS = ("topic", "records", "newest", "reader", "read", "behind")
+_SOURCES = ("reader", "source", "streams", "heads heard", "behind", "since", "held for a gap", "asked again")
+
+
 def _show(found: dict[str, Json]) -> None:
-    terminal.heading("Slots and logs")
-    terminal.table(_log(name, one) for name, one in found.items())
-    terminal.heading("Topics and consumers")
-    terminal.table(_topic(name, topic) for name, one in found.items() for topic in one["topics"] or ())
-    terminal.heading("Positions and heads")
-    terminal.table(_source(name, source) for name, one in found.items() for source in one["sources"])
+    terminal.heading("Slots and logs: what Postgres has and Connect has not read")
+    terminal.table((_log(name, one) for name, one in found.items()), _LOGS)
+    terminal.heading("Topics and consumers: what Kafka has and who has read it")
+    terminal.table((_topic(name, topic) for name, one in found.items() for topic in one["topics"] or ()), _TOPICS)
+    terminal.heading("Positions and heads: what was announced and who has applied it")
+    terminal.table((_source(name, source) for name, one in found.items() for source in one["sources"]), _SOURCES)
 
 
 def _log(name: str, one: Json) -> list[str]:
-    slot, log = one["slot"], one["log"]
-    waits = f"{slot['name']} {'active' if slot['active'] else 'idle'} {slot['behind_bytes']} bytes behind, {_age(slot['age_seconds'])}" if slot else "no slot"
-    restating = f"{one['to_restate']} streams to restate" if one["to_restate"] else ""
-    return [name, f"epoch {one['epoch']}", f"slot {waits}", f"log {log['records']} records, {_age(log['age_seconds'])}", restating]
+    slot, log = one["slot"] or {}, one["log"]
+    read = [slot["name"], "yes" if slot["active"] else "no", f"{slot['behind_bytes']} bytes", _age(slot["age_seconds"])] if slot else ["none", "no", "", ""]
+    return [name, str(one["epoch"]), *read, str(log["records"]), _age(log["age_seconds"]), str(one["to_restate"])]
 
 
 def _topic(name: str, topic: Json) -> list[str]:
-    return [topic["topic"], f"end {topic['end']}, {_age(topic['age_seconds'])}", f"read by {name} to {topic['committed']}", f"{topic['behind']} behind"]
+    return [topic["topic"], str(topic["end"]), _age(topic["age_seconds"]), name, str(topic["committed"]), str(topic["behind"])]
 
 
 def _source(name: str, source: Json) -> list[str]:
-    missing = f"{source['behind']} behind since {_age(source['behind_age_seconds'])}, {source['held']} held" if source["behind"] or source["held"] else ""
-    heads = "heads not needed" if source["heads_age_seconds"] is None else f"heads {_age(source['heads_age_seconds'])}"
-    return [f"{name} of {source['source']}", f"{source['streams']} streams", heads, missing]
+    heads = "not needed" if source["heads_age_seconds"] is None else _age(source["heads_age_seconds"])
+    since = _age(source["behind_age_seconds"]) if source["behind"] else ""
+    return [name, source["source"], str(source["streams"]), heads, str(source["behind"]), since, str(source["held"]), str(source["asked_again"])]
 
 
 def _age(seconds: float | None) -> str:
-    return "age unknown" if seconds is None else f"{max(0.0, seconds):.1f} s old"
+    return "unknown" if seconds is None else f"{max(0.0, seconds):.1f} s ago"

@@ -109,6 +109,41 @@ class Server:
             (folder / "data" / "pg_hba.conf").write_text(_HBA)
             (folder / "data").rename(self.data)
 
+    def copy_to(self, folder: Path) -> None:
+        """A base backup of all of its databases into a new folder, with a manifest of checksums. The server goes on meanwhile.
+
+        :raises MeshError: when the server is not there, or the disk is full.
+        """
+        where = ["-h", self.host, "-p", str(self.port), "-U", ADMIN, "--no-password"]
+        _run("pg_basebackup", "-D", str(folder), "--wal-method=stream", "--checkpoint=fast", *where, PGPASSWORD=self.password)
+
+    @staticmethod
+    def verify(backup: Path) -> None:
+        """:raises MeshError: when a file of the base backup is missing or is not what it was."""
+        _run("pg_verifybackup", "--quiet", str(backup))
+
+    def replace_by(self, backup: Path) -> None:
+        """The data of a base backup in the place of its own, which is kept as ``<name>.replaced``. It must not run.
+
+        The server recovers as from an archive, into a timeline of its own: so the services notice that it is another database.
+        """
+        self._forget_a_strangers_data()
+        draft, replaced = self.data.with_name(f"{self.name}.restoring"), self.data.with_name(f"{self.name}.replaced")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(backup, draft)
+        (draft / "recovery.signal").touch()
+        with (draft / "postgresql.auto.conf").open("a") as settings:
+            settings.write("restore_command = 'false'\n")  # there is no archive: what the backup holds is all there is
+        user = _server_user()
+        if user is not None:
+            for path in (draft, *draft.rglob("*")):
+                os.chown(path, user, user)
+        draft.chmod(0o700)
+        if self.data.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            self.data.rename(replaced)
+        draft.rename(self.data)
+
     def _forget_a_strangers_data(self) -> None:
         """A state folder removed by hand takes the passwords with it, so data left outside of it opens to nobody."""
         owner, identity = self.data.with_suffix(".owner"), self.state.secret("identity")
@@ -170,6 +205,17 @@ def _wheel() -> Path:
 def _binaries() -> Path:
     wheel = _wheel()
     return (_copied() / wheel.name if os.geteuid() == 0 else wheel) / "pginstall18" / "bin"
+
+
+def _run(program: str, *arguments: str, **environment: str) -> None:
+    """One of the server's own programs, to its end."""
+    done = subprocess.run(
+        [str(_binaries() / program), *arguments], env={"LC_ALL": "C.UTF-8", "PATH": os.defpath, **environment}, text=True, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        raise MeshError(
+            f"{program} failed: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]}", "Is the server up, and the disk not full? mesh doctor"
+        )
 
 
 def _server_user() -> int | None:

@@ -40,12 +40,15 @@ def restate(
 
 
 def restored(
-    service: Annotated[str | None, typer.Option(help="A service of the database that was restored; every database by default.")] = None,
+    service: Annotated[str | None, typer.Option(help="A service of the database that was restored.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every database of the mesh was.")] = False,
     nothing_lost: Annotated[bool, typer.Option("--nothing-lost", help="A failover that kept every commit: only go on.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say that a database was restored from a backup, or lost commits in a failover: everybody starts over with what it holds."""
     mesh = Mesh(State.default())
+    if (service is None) != everything:
+        raise MeshError("Say which database was restored.", "mesh restored --service org (with all services of its database), or: mesh restored --all", code=2)
     if service and service not in SERVICES:
         raise MeshError(f"There is no service {service}.", f"There are: {', '.join(SERVICES)}", code=2)
     epochs: dict[str, int] = {}

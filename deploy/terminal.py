@@ -33,9 +33,10 @@ def heading(text: str) -> None:
     out.print(f"\n[bold]{escape(text)}[/]")
 
 
-def table(rows: Iterable[Sequence[str]]) -> None:
-    """Columns aligned by spaces; the last one is free. Cells may hold markup."""
-    known = [[*row] for row in rows]
+def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
+    """Columns aligned by spaces, with or without heads; the last one is free. Cells may hold markup."""
+    known = [[f"[dim]{escape(head)}[/]" for head in heads]] if heads else []
+    known += [[*row] for row in rows]
     widths = [max(len(_bare(row[i])) for row in known) for i in range(max((len(row) for row in known), default=1) - 1)]
     for row in known:
         cells = [cell + " " * (width - len(_bare(cell))) for cell, width in zip(row, widths, strict=False)]

@@ -61,6 +61,8 @@ class Consumer:
         self.applier = applier
         self._committed_at = 0.0
         self.joined = _Joined()
+        for topic in topics:
+            metrics.undecodable.labels(topic)
         self._subscriber = broker.subscriber(
             *topics,
             group_id=group,

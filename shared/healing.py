@@ -43,10 +43,14 @@ async def announce_heads(database: Database) -> None:
     """Tells all readers how far each stream has come that was written since the last time."""
     async with database.transaction() as tx:
         await tx.run("SELECT announce_heads()")
-        age = await tx.value("SELECT age_seconds FROM slot_lag()")
+        slot = await tx.records("SELECT age_seconds, slot_held() AS held FROM slot_lag()")
+        heard = await tx.records("SELECT source, extract(epoch FROM at)::float8 AS at FROM heard")
         failpoint("heads")
-    if age is not None:
-        metrics.oldest_change.set(age)
+    for one in slot:
+        metrics.oldest_change.set(one["age_seconds"] or 0)
+        metrics.slot_held.set(one["held"] or 0)
+    for one in heard:
+        metrics.heard.labels(one["source"]).set(one["at"])
 
 
 async def check_expected(database: Database) -> None:
@@ -153,6 +157,7 @@ class Retrier:
                 "ORDER BY next_at LIMIT 50"
             )
             counts = await tx.records("SELECT state, count(*) AS n FROM parked GROUP BY 1")
+            metrics.fuses_now.set(await tx.value("SELECT count(*) FROM fuses"))
         for state in ("waiting", "retrying", "dead"):
             metrics.parked_now.labels(state).set(next((r["n"] for r in counts if r["state"] == state), 0))
         for r in due:

@@ -150,6 +150,8 @@ class JobRunner:
         self.database = database
         self.job = job
         self.wake = database.wakers.setdefault(job.kind, asyncio.Event())
+        for outcome in ("done", "retry", "given up"):
+            metrics.work_done.labels(job.kind, outcome)
 
     async def run(self) -> None:
         await every(POLL, self.run_due, f"{'worker' if self.job.outside else 'timer'} {self.job.kind}", self.wake)

@@ -13,7 +13,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
 from services.console import flows, history, links, orders
-from services.console.flows import Count, FlowSummary, FlowView
+from services.console.figures import Count
+from services.console.flows import FlowSummary, FlowView
 from services.console.folding import AT_REST, FINISHED, FlowState
 from services.console.orders import Order, OrderView, Parked
 from services.console.troubles import State
@@ -145,15 +146,15 @@ async def audit(org_id: UUID, caller: OrgAdmin, tx: TenantTx, query: Paged) -> P
 @operators.get("/flows")
 async def all_flows(
     request: Request, caller: Operator, query: Paged, state: FlowState | None = None, flow: str | None = None, step: str | None = None,
-    stuck: bool = False,
+    stuck: bool = False, deviating: bool = False,
 ) -> FlowList:  # fmt: skip
     """Flows of all organizations, newest first. `step` is the first one still to come; `counts` covers all unfinished flows.
 
-    `stuck` shows those that are failing, overdue, parked or lost.
+    `stuck` shows those that are failing, overdue, parked or lost, `deviating` those that went otherwise than they are defined.
     """
     tx = await Unit.of(request).tx()
     async with tx.in_bulk():
-        found = await page(tx, FlowSummary, query, flows.ALL, state, flow, step, stuck, newest_first=True)
+        found = await page(tx, FlowSummary, query, flows.ALL, state, flow, step, stuck, deviating, newest_first=True)
         return FlowList(items=found.items, next=found.next, counts=await flows.counts(tx))
 
 

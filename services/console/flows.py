@@ -9,7 +9,8 @@ import orjson
 from pydantic import BaseModel
 
 from schemas.flows import FLOWS
-from services.console import history, sources, troubles, watching
+from services.console import conformance, figures, history, sources, troubles, watching
+from services.console.figures import Count
 from services.console.folding import FINISHED, FlowState, Fold, Judgement, StepState, definition_of
 from services.console.history import Seen, Stay
 from services.console.troubles import Trouble
@@ -68,26 +69,19 @@ class FlowView(FlowSummary):
     """A flow with its steps. ``data_age_ms`` is the age of what the console last heard of the service that is furthest behind."""
 
     steps: list[StepView]
+    deviations: list[str] = []
+    """Where it went otherwise than it is defined: a step that was skipped, repeated, or met after the end."""
     stays: list[Stay] | None = None
     """Of a cancelled flow: the rows it wrote, which nobody takes back."""
     data_age_ms: int | None
     rev: int = 0
 
 
-class Count(BaseModel):
-    """How many unfinished flows stand before a step, in one state."""
-
-    flow: str
-    step: str
-    state: FlowState
-    count: int
-
-
 OF_ORG = "SELECT *, started_at AS created_at FROM flows WHERE org_id = (SELECT tenant())"
 ALL = """
 SELECT *, started_at AS created_at FROM flows
 WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR flow = $2) AND ($3::text IS NULL OR step = $3)
-    AND (NOT $4 OR state IN ('failing', 'overdue', 'parked', 'lost'))"""
+    AND (NOT $4 OR state IN ('failing', 'overdue', 'parked', 'lost')) AND (NOT $5 OR deviations <> '{}')"""
 
 _WHAT_TO_DO = {
     "failing": "It is tried again by itself. When the cause is mended: mesh flows retry {id}",
@@ -137,8 +131,12 @@ async def refold(tx: Tx, flow_ids: Iterable[UUID]) -> None:
     if folds:
         known = await troubles.of(tx, {i: sorted({s.change.stream for s in own[i]}) for i in folds})
         age = await sources.age(tx)
-        rows = [Judgement(fold, known[i], age).document() | {"org_id": _org(own[i])} for i, fold in folds.items()]
-        await _keep(tx, await _with_persons(tx, rows, folds), folds)
+        rows = [
+            Judgement(fold, known[i], age).document() | {"org_id": _org(own[i]), "deviations": conformance.deviations(fold, own[i])}
+            for i, fold in folds.items()
+        ]
+        before = await _keep(tx, await _with_persons(tx, rows, folds), folds)
+        tx.after_commit.append(lambda: figures.moved(rows, before))
     tx.after_commit.append(lambda: watching.tell(ids))
 
 
@@ -176,14 +174,17 @@ async def _with_persons(tx: Tx, rows: list[dict[str, Any]], folds: dict[UUID, Fo
     return rows
 
 
-async def _keep(tx: Tx, rows: list[dict[str, Any]], folds: dict[UUID, Fold]) -> None:
-    await tx.run(
-        "INSERT INTO flows AS f (id, flow, version, state, org_id, starter, person, started_at, finished_at, step, actors, check_at, steps) "
-        "SELECT id, flow, version, state, org_id, starter, person, started_at, finished_at, step, actors, check_at, steps "
+async def _keep(tx: Tx, rows: list[dict[str, Any]], folds: dict[UUID, Fold]) -> dict[UUID, Any]:
+    """Answers what each of them was before."""
+    before = await tx.records(
+        "INSERT INTO flows AS f (id, flow, version, state, org_id, starter, person, started_at, finished_at, step, actors, check_at, steps, deviations) "
+        "SELECT id, flow, version, state, org_id, starter, person, started_at, finished_at, step, actors, check_at, steps, deviations "
         "FROM jsonb_populate_recordset(NULL::flows, $1) ON CONFLICT (id) DO UPDATE SET flow = excluded.flow, version = excluded.version, "
         "state = excluded.state, org_id = excluded.org_id, starter = excluded.starter, person = excluded.person, started_at = excluded.started_at, "
         "finished_at = excluded.finished_at, step = excluded.step, actors = excluded.actors, check_at = excluded.check_at, steps = excluded.steps, "
-        "rev = f.rev + ((f.state, f.org_id, f.steps) IS DISTINCT FROM (excluded.state, excluded.org_id, excluded.steps))::int",
+        "deviations = excluded.deviations, "
+        "rev = f.rev + ((f.state, f.org_id, f.steps) IS DISTINCT FROM (excluded.state, excluded.org_id, excluded.steps))::int "
+        "RETURNING new.id, old.finished_at, old.deviations",
         orjson.dumps(rows, default=str).decode(),
     )
     await tx.run(
@@ -196,6 +197,7 @@ async def _keep(tx: Tx, rows: list[dict[str, Any]], folds: dict[UUID, Fold]) -> 
         "INSERT INTO flow_bindings SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[]) ON CONFLICT DO NOTHING",
         [ref[0] for ref, _ in bindings], [ref[1] for ref, _ in bindings], [i for _, i in bindings],
     )  # fmt: skip
+    return {r["id"]: r for r in before}
 
 
 # Seeing

@@ -1,5 +1,7 @@
 """Data planes: known once their agent has said hello."""
 
+from datetime import datetime
+
 from schemas.feed import Hello
 from shared.errors import NotYet
 from shared.tx import Tx
@@ -16,6 +18,11 @@ async def greet(tx: Tx, hello: Hello) -> None:
         "WHERE (excluded.agent_epoch, excluded.counter) > (known.agent_epoch, known.counter)",
         hello.data_plane, hello.host, hello.port, hello.databases, hello.agent_epoch, hello.counter,
     )  # fmt: skip
+
+
+async def heard(tx: Tx) -> dict[str, datetime]:
+    """When each agent said hello last."""
+    return {r["id"]: r["last_seen"] for r in await tx.records("SELECT id, last_seen FROM data_planes")}
 
 
 async def roomiest(tx: Tx) -> str:

@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from services.provisioning import databases, feed, kafka, kafka_grants, logins, observations, tenants
+from services.provisioning import data_planes, databases, feed, kafka, kafka_grants, logins, observations, tenants
 from shared.failpoints import failpoint
+from shared.metrics import metrics
 from shared.tx import Database, Tx
 from shared.workers import Work, housekeeping, timer, worker
 
@@ -42,6 +43,13 @@ async def say_the_login_again(tx: Tx, login_id: UUID) -> None:
 @housekeeping(every_seconds=240)
 async def keep_kafka_near(_: Database) -> None:
     await kafka.keep_connected()
+
+
+@housekeeping(every_seconds=10)
+async def tell_who_was_heard(database: Database) -> None:
+    async with database.transaction(readonly=True) as tx:
+        for data_plane, at in (await data_planes.heard(tx)).items():
+            metrics.agent_heard.labels(data_plane).set(at.timestamp())
 
 
 @housekeeping(every_seconds=3600)

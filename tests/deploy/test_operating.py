@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -99,7 +100,13 @@ def test_lag_tells_the_age_of_every_part(mesh: TestMesh, customer: Customer) -> 
     eventually(healthy, timeout=30)
     shown = run(mesh, "lag")
     assert shown.exit_code == 0
-    assert "read by billing to" in shown.stdout
+    for heads in (
+        r"service +epoch +slot +connected +not read",
+        r"topic +records +newest +reader +read +behind",
+        r"reader +source +streams +heads heard +behind",
+    ):
+        assert re.search(rf"^ *{heads}", shown.stdout, re.MULTILINE), heads
+    assert re.search(r"^ *org\.changes +\d+ +\d+\.\d s ago +billing +\d+ +\d+$", shown.stdout, re.MULTILINE)
     assert mesh.anyone.get("org", "/lag").status_code == 401
     assert customer.get("org", "/lag").status_code == 403
 
