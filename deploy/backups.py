@@ -1,7 +1,7 @@
 """``mesh backup`` and ``mesh restore``: all databases of the control plane into a folder, and back."""
 
+import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -49,15 +49,10 @@ def restore(folder: Folder, yes: Annotated[bool, typer.Option("--yes", "-y", hel
     server = _server(_local(mesh))
     if server.data.exists() and not yes:
         typer.confirm(f"Put the databases of {folder} in the place of those in {server.data}?", abort=True)
-    runs = mesh.pid("supervisor") is not None
-    mesh.hold(server.name)
-    try:
-        _end(mesh, server)
+    with mesh.without_postgres() as runs:
         server.replace_by(folder / _SERVER)
-    finally:
-        mesh.release(server.name)
     if runs:
-        mesh.wait(lambda: bool(mesh.status()["postgres"]["state"] == "up"), 60, "Postgres to be up")
+        mesh.wait(lambda: mesh.status()["postgres"]["state"] == "up", 60, "Postgres to be up")
     terminal.line("The databases are those of the backup. No service enters them until somebody says so:")
     terminal.line("  mesh restored --all" if runs else "  mesh up, and while it waits for the services, from another terminal: mesh restored --all")
 
@@ -80,18 +75,16 @@ def _check(folder: Path) -> None:
 
 def _claim(mesh: Mesh, folder: Path) -> None:
     """A backup is opened by the passwords that it was made with: those of the same mesh, or of none yet."""
-    ours = [mesh.state.root / name for name in _FILES]
-    if not any(path.exists() for path in ours):
+    plan, secrets = (mesh.state.root / name for name in _FILES)
+    if not plan.exists() and not secrets.exists():
         mesh.state.create()
-        for path in ours:
+        for path in (plan, secrets):
             shutil.copy2(folder / path.name, path)
-    elif not all(path.exists() for path in ours) or ours[1].read_text() != (folder / ours[1].name).read_text():
+    elif not plan.exists() or _identity(secrets) != _identity(folder / secrets.name):
         raise MeshError(
-            f"{folder} is a backup of another mesh than {mesh.state.root}.", "Restore it where none is yet: MESH_STATE=/a/new/folder mesh restore …", code=2
+            f"{folder} is a backup of another mesh than {mesh.state.root}.", "Restore it where none is yet: MESH_STATE=<a new folder> mesh restore …", code=2
         )
 
 
-def _end(mesh: Mesh, server: Server) -> None:
-    if mesh.pid(server.name) is not None:
-        mesh.kill(server.name, signal.SIGINT)
-        mesh.wait(lambda: mesh.pid(server.name) is None, 30, "Postgres to end")
+def _identity(secrets: Path) -> str:
+    return str(json.loads(secrets.read_text())["identity"]) if secrets.exists() else ""

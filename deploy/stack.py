@@ -155,6 +155,20 @@ class Mesh:
         for record in self.state.record("x").parent.glob("*.json"):
             record.unlink()
 
+    @contextmanager
+    def without_postgres(self) -> Iterator[bool]:
+        """Inside, the control plane's server is down and nobody starts it; everything else runs on. Tells whether the mesh runs.
+
+        The supervisor is away meanwhile: it may be about to start the server, or to make a new one where the data is lost.
+        """
+        with self._changing():
+            running = process.recorded(self.state)
+            process.stop([one for name, one in running.items() if name == SUPERVISOR], signal.SIGKILL)
+            process.stop([one for name, one in process.recorded(self.state).items() if name == "postgres"], signal.SIGINT)
+            yield SUPERVISOR in running
+            if SUPERVISOR in running:
+                self._launch(self.plan, lambda _: None)
+
     def reset(self) -> None:
         """End everything and remove all of its data, passwords included."""
         with self._changing():

@@ -80,7 +80,7 @@ def test_a_sign_up_goes_as_it_is_defined_and_its_end_is_counted(mesh: TestMesh) 
 def test_a_flow_that_deviates_is_found_by_operators_and_counted(mesh: TestMesh, customer: Customer) -> None:
     assert ended(customer, customer.flow_id)["state"] == "done"
     mesh.rows(  # as if billing had made two
-        'INSERT INTO console.history SELECT name || \' again\', stream, org_id, at, by, flow_id, cause, "table", op, \'{"org_id": "another"}\', columns, facts '
+        'INSERT INTO console.history SELECT name || \'000\', stream, org_id, at, by, flow_id, cause, "table", op, \'{"org_id": "another"}\', columns, facts '
         "FROM console.history WHERE flow_id = $1 AND \"table\" = 'billing.subscriptions' AND op = 'insert'",
         UUID(customer.flow_id),
     )

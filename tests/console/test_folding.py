@@ -143,6 +143,17 @@ def test_waiting_for_a_person_is_told_apart_from_being_late() -> None:
     assert folded(flow, story.changes, now=timedelta(days=8))["state"] == "overdue"
 
 
+def test_waiting_for_a_timer_is_told_apart_from_waiting_for_a_person_and_from_being_late() -> None:
+    story, flow = Story(), uuid4()
+    story.tell(flow, "provisioning.databases", wanted="deleted", state="deleting")
+    story.tell(flow, "provisioning.databases", by="agent:local", wanted="deleted", state="deleted")
+    document = folded(flow, story.changes, now=timedelta(hours=24))
+    assert (document["state"], document["step"]) == ("waiting_timer", "data dropped")
+    assert document["check_at"] > START + timedelta(hours=25), "it is looked at again when time alone makes a difference"
+    late = folded(flow, story.changes, now=timedelta(hours=26))
+    assert (late["state"], late["steps"][2]["owner"]) == ("overdue", "provisioning")
+
+
 def test_a_step_is_overdue_at_the_data_s_time_and_lost_when_nothing_can_still_come(suspension: tuple[Story, UUID, Seen]) -> None:
     story, flow, _ = suspension
     on_time = folded(flow, story.changes, now=timedelta(seconds=9))
