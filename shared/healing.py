@@ -47,8 +47,9 @@ async def announce_heads(database: Database) -> None:
         heard = await tx.records("SELECT source, extract(epoch FROM at)::float8 AS at FROM heard")
         failpoint("heads")
     for one in slot:
-        metrics.oldest_change.set(one["age_seconds"] or 0)
         metrics.slot_held.set(one["held"] or 0)
+        if one["age_seconds"] is not None:
+            metrics.oldest_change.set(one["age_seconds"])
     for one in heard:
         metrics.heard.labels(one["source"]).set(one["at"])
 
