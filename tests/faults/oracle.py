@@ -19,7 +19,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.order import disorder
 from tests.faults.replicas import unlike
 
-Kind = Literal["lost", "doubled", "disordered", "unlike", "hidden", "mixed", "surprise"]
+Kind = Literal["lost", "doubled", "disordered", "unlike", "hidden", "mixed", "surprise", "deviating"]
 VERIFY, RESET, INVITATION, WELCOME, SUSPENDED, RESUMED = "Verify your", "Set a new", "invites you", "is ready", "is suspended", "is active again"
 
 
@@ -213,8 +213,10 @@ class Oracle:
             yield Finding("doubled", f"database {r['id']} {r['name']} was never asked for")
 
     async def _flows(self) -> AsyncIterator[Finding]:
-        """Every flow that was given out is known, and has ended: what has not is lost work, and what is not even shown is hidden."""
-        rows = await self.lab.rows("SELECT id::text, flow, state, step, finished_at FROM console.flows WHERE id = ANY($1::uuid[])", list(self.ledger.flows))
+        """Every flow that was given out is known, and has ended as it is defined: what has not is lost work, and what is not even shown is hidden."""
+        rows = await self.lab.rows(
+            "SELECT id::text, flow, state, step, finished_at, deviations FROM console.flows WHERE id = ANY($1::uuid[])", list(self.ledger.flows)
+        )
         shown = {r["id"]: r for r in rows}
         for id, kind in self.ledger.flows.items():
             r = shown.get(id)
@@ -222,6 +224,8 @@ class Oracle:
                 yield Finding("hidden", f"flow {id} ({kind}) is not shown")
             elif r["finished_at"] is None and r["state"] != "waiting_timer":
                 yield Finding("lost", f"flow {id} ({r['flow']}) is {r['state']} before {r['step']}")
+            elif r["deviations"]:
+                yield Finding("deviating", f"flow {id} ({r['flow']}) went otherwise than it is defined: {r['deviations']}")
 
     async def _log(self) -> AsyncIterator[Finding]:
         """What the kit itself says is missing, held or parked."""
