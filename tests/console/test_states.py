@@ -16,7 +16,12 @@ def ready(customer: Customer) -> str:
 
 
 def state_of(who: Any, flow_id: str, state: str) -> dict[str, Any]:
-    return eventually(lambda: f if (f := flow_of(who, flow_id))["state"] == state else None, timeout=20, what=f"a flow that is {state}")
+    def look() -> dict[str, Any]:
+        flow = flow_of(who, flow_id)
+        assert flow["state"] == state, (flow["state"], flow["step"])
+        return flow
+
+    return eventually(look, timeout=20, what=f"a flow that is {state}")
 
 
 def swallow_the_next_change(mesh: TestMesh, source: str, org: str, by: str) -> None:
@@ -30,8 +35,10 @@ def swallow_the_next_change(mesh: TestMesh, source: str, org: str, by: str) -> N
 
 
 def make_it_older(mesh: TestMesh, flow_id: str, minutes: int) -> None:
-    """As if all of the flow had happened so long ago."""
-    mesh.rows("UPDATE console.history SET at = at - make_interval(mins => $2) WHERE flow_id = $1", UUID(flow_id), minutes)
+    """As if all that happened to the flow's organization had happened so long ago."""
+    mesh.rows(
+        "UPDATE console.history SET at = at - make_interval(mins => $2) WHERE org_id = (SELECT org_id FROM console.flows WHERE id = $1)", UUID(flow_id), minutes
+    )
     mesh.rows("UPDATE console.flows SET check_at = '-infinity' WHERE id = $1", UUID(flow_id))
 
 
