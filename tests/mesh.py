@@ -34,16 +34,19 @@ def eventually(look: Callable[[], T], timeout: float = 15.0, what: str = "") -> 
         pause = min(pause * 1.5, 0.1)
 
 
+HTTP = httpx.Client(timeout=30)
+"""One for all: each that is made reads every certificate authority of this machine, which takes longer than most requests."""
+
+
 class Door:
     """REST as one caller: every answer's Mesh-Position goes with the next request, to whichever service."""
 
     def __init__(self, urls: dict[str, str], token: str | None = None) -> None:
         self.urls = urls
-        self.client = httpx.Client(timeout=30)
         self.headers: dict[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
 
     def call(self, method: str, service: str, path: str, json: Any = None, headers: dict[str, str] | None = None) -> httpx.Response:
-        answer = self.client.request(method, self.urls[service] + path, json=json, headers=self.headers | (headers or {}))
+        answer = HTTP.request(method, self.urls[service] + path, json=json, headers=self.headers | (headers or {}))
         if "Mesh-Position" in answer.headers:
             self.headers["Mesh-Position"] = answer.headers["Mesh-Position"]
         return answer
@@ -98,7 +101,7 @@ class TestMesh:
         started = self.anyone.post("user", "/users", {"email": email, "password": PASSWORD, "name": "Ann", "organization": organization})
         assert started.status_code == 202, started.text
         token = self.sign_in(email)
-        me = httpx.get(self.urls["user"] + "/me", headers={"Authorization": f"Bearer {token}"}).json()
+        me = HTTP.get(self.urls["user"] + "/me", headers={"Authorization": f"Bearer {token}"}).json()
         return Customer(self.urls, email, me["id"], token, started.json()["flow_id"])
 
     def sign_in(self, email: str, password: str = PASSWORD) -> str:
@@ -108,7 +111,7 @@ class TestMesh:
 
     def mails(self, to: str, subject: str = "") -> list[dict[str, Any]]:
         """Mails in the inbox, newest first."""
-        found = httpx.get(self.status["mail"]["url"], params={"to": to}).json()
+        found = HTTP.get(self.status["mail"]["url"], params={"to": to}).json()
         return [m for m in found if to in m["to"] and subject.lower() in m["subject"].lower()]
 
     def rows(self, sql: str, *args: Any, database: str | None = None) -> list[dict[str, Any]]:

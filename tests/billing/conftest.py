@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.mesh import TestMesh, eventually
+from tests.mesh import HTTP, TestMesh, eventually
 
 
 class Billing:
@@ -23,7 +23,7 @@ class Billing:
         """The customers that Stripe has for the organization."""
         stripe = self.mesh.status["stripe"]
         query = {"query": f"metadata['mesh_id']:'{org_id}'"}
-        found = httpx.get(f"{stripe['url']}/v1/customers/search", params=query, headers={"Authorization": f"Bearer {stripe['api_key']}"})
+        found = HTTP.get(f"{stripe['url']}/v1/customers/search", params=query, headers={"Authorization": f"Bearer {stripe['api_key']}"})
         return list(found.raise_for_status().json()["data"])
 
     def customer_states(self, org_id: str) -> list[str]:
@@ -95,7 +95,7 @@ class Billing:
 
 def _ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").is_success
+        return HTTP.get(f"{url}/readyz").is_success
     except httpx.TransportError:
         return False
 

@@ -2,7 +2,6 @@
 
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -10,7 +9,7 @@ from services.console.conformance import deviations
 from services.console.folding import Fold, definition_of
 from tests.console.test_flows import ended, flow_of
 from tests.console.test_folding import Story
-from tests.mesh import Customer, TestMesh, eventually
+from tests.mesh import HTTP, Customer, TestMesh, eventually
 
 
 def of(flow_id: UUID, story: Story) -> list[str]:
@@ -64,7 +63,7 @@ def test_what_a_flow_does_after_its_end_is_told(suspended: tuple[Story, UUID]) -
 
 def ends(mesh: TestMesh, flow: str, state: str) -> float:
     """How many flows the console has counted to this end."""
-    families = text_string_to_metric_families(httpx.get(f"{mesh.urls['console']}/metrics").text)
+    families = text_string_to_metric_families(HTTP.get(f"{mesh.urls['console']}/metrics").text)
     samples = [s for family in families for s in family.samples if s.name == "mesh_flows_ended_total"]
     return next(s.value for s in samples if (s.labels["flow"], s.labels["state"]) == (flow, state))
 
@@ -88,5 +87,5 @@ def test_a_flow_that_deviates_is_found_by_operators_and_counted(mesh: TestMesh, 
     eventually(lambda: flow_of(customer, customer.flow_id)["deviations"] == ["repeated: subscription started"])
     found = mesh.operator.get("console", "/flows?deviating=true&limit=200").json()["items"]
     assert customer.flow_id in [f["id"] for f in found]
-    told = httpx.get(f"{mesh.urls['console']}/metrics").text
+    told = HTTP.get(f"{mesh.urls['console']}/metrics").text
     assert 'mesh_flow_deviations_total{flow="sign up",kind="repeated"} 0.0' not in told

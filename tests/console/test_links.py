@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.flows.people import introduce, token_of, verify
-from tests.mesh import Customer, TestMesh, eventually
+from tests.mesh import HTTP, Customer, TestMesh, eventually
 from tests.notification.mailbox import RESET, VERIFY
 
 _LINK = re.compile(r"http://\S+")
@@ -19,7 +19,7 @@ _LINK = re.compile(r"http://\S+")
 def page(mesh: TestMesh, to: str, about: str) -> httpx.Response:
     """What the link in the newest mail about something leads to."""
     mail = eventually(lambda: mesh.mails(to, about)[0])
-    answer = httpx.get(_LINK.findall(mail["text"])[0])
+    answer = HTTP.get(_LINK.findall(mail["text"])[0])
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/html")
     assert answer.headers["cache-control"] == "no-store"
@@ -35,7 +35,7 @@ def as_told(answer: httpx.Response, fill_in: str, headers: dict[str, str] | None
     assert words[:3] == ["curl", "-X", "POST"]
     name, _, value = words[words.index("-H") + 1].partition(": ")
     body = words[words.index("-d") + 1] if "-d" in words else None
-    return httpx.post(words[3], content=body, headers={name: value, **(headers or {})})
+    return HTTP.post(words[3], content=body, headers={name: value, **(headers or {})})
 
 
 def test_the_page_behind_the_link_says_how_to_verify_the_address(mesh: TestMesh, customer: Customer) -> None:

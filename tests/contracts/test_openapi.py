@@ -4,14 +4,13 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 from openapi_spec_validator import validate
 
 from deploy.contracts import as_json, services
 from deploy.contracts.openapi import document, path_of
-from tests.mesh import TestMesh
+from tests.mesh import HTTP, TestMesh
 
 OPEN = {
     "user": {
@@ -37,7 +36,7 @@ def test_the_checked_in_document_is_the_services_own(service: str) -> None:
 
 @pytest.mark.parametrize("service", services())
 def test_the_running_service_answers_the_checked_in_document(service: str, mesh: TestMesh) -> None:
-    assert httpx.get(mesh.urls[service] + "/openapi.json").json() == orjson.loads(path_of(service).read_bytes())
+    assert HTTP.get(mesh.urls[service] + "/openapi.json").json() == orjson.loads(path_of(service).read_bytes())
 
 
 @pytest.mark.parametrize("service", services())

@@ -13,7 +13,7 @@ import pytest
 from deploy.contracts import services
 from tests.contracts.rest import OPERATIONS, Operation
 from tests.flows.people import ready_database, verify
-from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
+from tests.mesh import HTTP, PASSWORD, Customer, Door, TestMesh, eventually
 
 EVERY_SERVICE = pytest.mark.parametrize("service", services())
 
@@ -88,7 +88,7 @@ def test_a_body_that_is_no_json_too_large_or_of_another_kind_is_refused(ann: Cus
     url = ann.urls[operation.service] + operation.at(org_id=ann.org_id)
 
     def send(content: bytes, kind: str = "application/json") -> httpx.Response:
-        return httpx.request(operation.method, url, content=content, headers=ann.headers | {"Content-Type": kind})
+        return HTTP.request(operation.method, url, content=content, headers=ann.headers | {"Content-Type": kind})
 
     assert _is_problem(send(b"{"), 422)
     assert _is_problem(send(b'{"name": "' + b"x" * 1_100_000 + b'"}'), 413)
@@ -137,7 +137,7 @@ def test_a_call_that_starts_a_flow_names_it_and_where_to_look(ann: Customer) -> 
     assert started.status_code == 202
     flow = started.json()["flow_id"]
     assert started.headers["Location"] == f"{ann.urls['console']}/flows/{flow}"
-    assert httpx.get(started.headers["Location"], headers=ann.headers).status_code == 200
+    assert HTTP.get(started.headers["Location"], headers=ann.headers).status_code == 200
 
 
 def test_a_key_in_flight_is_carried_out_once_whoever_asks_at_once(mesh: TestMesh) -> None:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, get_args
 
-import httpx
 import pytest
 import typer
 import typer.main
@@ -21,7 +20,7 @@ from deploy.plan import DEFAULT_PORT_BASE, SERVICES, Plan, with_ports
 from services.console.folding import FlowState
 from tests.console.test_flows import ended
 from tests.deploy.test_operating import run
-from tests.mesh import Customer, TestMesh, eventually
+from tests.mesh import HTTP, Customer, TestMesh, eventually
 from tests.rules.files import ROOT
 
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -54,7 +53,7 @@ def scraped(mesh: TestMesh) -> dict[str, dict[str, set[str]]]:
     """Every sample that Prometheus would take from the services now: name → label → its values."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for url in mesh.urls.values():
-        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+        for family in text_string_to_metric_families(HTTP.get(f"{url}/metrics").text):
             for sample in family.samples:
                 labels = found[sample.name]
                 for label, value in sample.labels.items():

@@ -24,8 +24,8 @@ class Flight:
     """One flow that was asked for and has not ended."""
 
     kind: str
-    rest: asyncio.Event
-    """Set when all are to finish what they are in."""
+    hurry: asyncio.Event
+    """Set when nobody is to take their time any more."""
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     thought: float = 0.0
@@ -33,10 +33,10 @@ class Flight:
     ended: float = 0.0
 
     async def thinks(self, rng: random.Random, seconds: float, least: float | None = None) -> None:
-        """The person takes about so long, or until all are to finish what they are in."""
+        """The person takes about so long, unless all hurry."""
         began = time.monotonic()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.rest.wait(), rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
+            await asyncio.wait_for(self.hurry.wait(), rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
         self.thought += time.monotonic() - began
 
 
@@ -79,6 +79,8 @@ class Load:
     flights: dict[int, Flight] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
     rest: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when each lane is to end with the flow it is in."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
     patience: float = 60.0
     """Seconds that the last flows may take."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -150,11 +152,13 @@ class Load:
         """Every lane goes from flow to flow; at the end each finishes the one it is in. Those that cannot are named in ``stuck``."""
         self.stuck.clear()
         self.rest.clear()
+        self.hurry.clear()
         lanes = [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._lanes())]
         try:
             yield
         finally:
             self.rest.set()
+            self.hurry.set()
             _, stuck = await asyncio.wait(lanes, timeout=self.patience)
             self.stuck += [f"{f.kind} {f.flow_id}" for f in self.flights.values()]
             for lane in stuck:
@@ -195,7 +199,7 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def _flight(self, kind: str) -> AsyncIterator[Flight]:
-        number, flight = next(self._numbers), Flight(kind, self.rest)
+        number, flight = next(self._numbers), Flight(kind, self.hurry)
         self.flights[number] = flight
         try:
             yield flight
@@ -288,7 +292,8 @@ class Load:
             await self.client.finished(flight.flow_id or "")
 
     async def _forgets(self, rng: random.Random, email: str) -> None:
-        """Over and over: each takes more than a minute, for so long a second mail would not come."""
+        """Over and over, with a minute in between: for so long a second mail would not come."""
+        asked = time.monotonic()
         async with self._flight("verify or reset") as flight:
             await self._start(flight, "POST", "user", "/password-resets", {"email": email})
             self.ledger.reset_mails[email] += 1
@@ -299,3 +304,5 @@ class Load:
             self.ledger.passwords[email] = password
             self.ledger.verified.add(email)
             await self.client.finished(flight.flow_id or "")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.rest.wait(), asked + 61 - time.monotonic())

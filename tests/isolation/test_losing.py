@@ -14,7 +14,7 @@ from tests.contracts.rest import OPERATIONS
 from tests.contracts.test_roles import FOR_OPERATORS
 from tests.flows.people import credentials, may_log_in, ready_database, verify
 from tests.isolation.tenants import join, member_doors
-from tests.mesh import Customer, Door, TestMesh, eventually
+from tests.mesh import HTTP, Customer, Door, TestMesh, eventually
 
 WITHIN = 1.0
 ANY_PERSON = {
@@ -85,7 +85,7 @@ def statuses(mesh: TestMesh, token: str, doors: dict[str, str]) -> dict[str, Cal
 
     def asks(service: str, path: str) -> Callable[[], int]:
         who = Door(mesh.urls, token)
-        return lambda: who.client.get(who.urls[service] + path, headers={"Authorization": f"Bearer {token}"}).status_code
+        return lambda: HTTP.get(who.urls[service] + path, headers={"Authorization": f"Bearer {token}"}).status_code
 
     return {service: asks(service, path) for service, path in doors.items()}
 

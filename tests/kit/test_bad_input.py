@@ -9,7 +9,7 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
-from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
+from tests.mesh import HTTP, PASSWORD, Customer, Door, TestMesh, eventually
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> None:
@@ -36,7 +36,7 @@ def test_unknown_fields_wrong_types_and_missing_fields_point_at_the_place(custom
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"text"', b"\xff\xfe", b'{"name": NaN'])
 def test_a_body_that_is_no_json_object_is_refused(customer: Customer, body: bytes) -> None:
     url = customer.urls["org"] + f"/orgs/{customer.org_id}"
-    answer = httpx.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"})
+    answer = HTTP.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -44,13 +44,13 @@ def test_a_body_that_is_no_json_object_is_refused(customer: Customer, body: byte
 def test_a_body_of_another_kind_is_refused(customer: Customer) -> None:
     url = customer.urls["org"] + f"/orgs/{customer.org_id}"
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml"):
-        is_problem(httpx.patch(url, content=b'{"name": "x"}', headers=customer.headers | {"Content-Type": kind}), 415, "unsupported-media-type")
+        is_problem(HTTP.patch(url, content=b'{"name": "x"}', headers=customer.headers | {"Content-Type": kind}), 415, "unsupported-media-type")
 
 
 def test_a_body_over_one_megabyte_is_refused(customer: Customer) -> None:
     url = customer.urls["org"] + f"/orgs/{customer.org_id}"
     body = orjson.dumps({"name": "x" * 1_100_000})
-    is_problem(httpx.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"}), 413, "too-large")
+    is_problem(HTTP.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"}), 413, "too-large")
 
 
 def test_headers_over_64_kilobytes_are_refused_unread(customer: Customer) -> None:

@@ -1,9 +1,8 @@
 """Signing in, tokens and API keys through their doors."""
 
-import httpx
 import pytest
 
-from tests.mesh import PASSWORD, Customer, Door, TestMesh, eventually
+from tests.mesh import HTTP, PASSWORD, Customer, Door, TestMesh, eventually
 
 
 def test_a_wrong_password_and_an_unknown_address_look_alike(customer: Customer, mesh: TestMesh) -> None:
@@ -86,7 +85,7 @@ def test_a_token_that_is_damaged_is_refused(customer: Customer, mesh: TestMesh) 
 
 def test_a_token_of_other_letters_is_refused(mesh: TestMesh) -> None:
     for token in ("mesh_é_é", "é", "é.é.é"):
-        answer = httpx.get(mesh.urls["user"] + "/me", headers={b"Authorization": f"Bearer {token}".encode()})
+        answer = HTTP.get(mesh.urls["user"] + "/me", headers={b"Authorization": f"Bearer {token}".encode()})
         assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthenticated"), token
 
 
@@ -103,6 +102,6 @@ def test_a_stranger_cannot_see_who_i_am_and_a_colleague_can_see_me(customer: Cus
 
 
 def test_the_public_keys_verify_access_tokens(mesh: TestMesh) -> None:
-    keys = httpx.get(mesh.urls["user"] + "/.well-known/jwks.json").json()["keys"]
+    keys = HTTP.get(mesh.urls["user"] + "/.well-known/jwks.json").json()["keys"]
     assert keys
     assert all(k["kty"] == "OKP" and k["crv"] == "Ed25519" and "d" not in k for k in keys)
