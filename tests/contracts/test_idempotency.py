@@ -28,16 +28,16 @@ def nothing_is_written(mesh: TestMesh, person: Customer) -> Iterator[None]:
             runner.run(connection.close())
 
 
-def test_a_key_whose_request_is_under_way_is_refused_until_its_answer_is_there(mesh: TestMesh, customer: Customer) -> None:
+def test_a_key_whose_request_is_under_way_is_refused_until_its_answer_is_there(mesh: TestMesh, person: Customer) -> None:
     same = key()
     with ThreadPoolExecutor(1) as pool:
-        with nothing_is_written(mesh, customer):
-            first = pool.submit(Door(mesh.urls, customer.headers["Authorization"][7:]).patch, "user", "/me", {"name": "Once"}, headers=same)
-            refused = eventually(lambda: a if (a := customer.patch("user", "/me", {"name": "Once"}, headers=same)).status_code == 409 else None)
+        with nothing_is_written(mesh, person):
+            first = pool.submit(Door(mesh.urls, person.headers["Authorization"][7:]).patch, "user", "/me", {"name": "Once"}, headers=same)
+            refused = eventually(lambda: a if (a := person.patch("user", "/me", {"name": "Once"}, headers=same)).status_code == 409 else None)
             assert refused.json()["type"] == "/problems/key-in-use"
             assert int(refused.headers["Retry-After"]) > 0
         assert first.result().status_code == 200
-    again = customer.patch("user", "/me", {"name": "Once"}, headers=same)
+    again = person.patch("user", "/me", {"name": "Once"}, headers=same)
     assert again.json() == first.result().json()
     assert again.headers["Idempotency-Replayed"] == "true"
 
@@ -56,22 +56,22 @@ def test_a_key_is_good_for_every_kind_of_write(verified: Customer) -> None:
     assert customer.delete("user", path).status_code == 404, "without the key it is another request"
 
 
-def test_a_key_belongs_to_who_sent_it(mesh: TestMesh, customer: Customer) -> None:
+def test_a_key_belongs_to_who_sent_it(mesh: TestMesh, person: Customer) -> None:
     other, same = mesh.sign_up(organization=None), key()
-    assert customer.patch("user", "/me", {"name": "Mine"}, headers=same).json()["name"] == "Mine"
+    assert person.patch("user", "/me", {"name": "Mine"}, headers=same).json()["name"] == "Mine"
     assert other.patch("user", "/me", {"name": "Theirs"}, headers=same).json()["name"] == "Theirs"
 
 
-def test_a_key_is_kept_for_24_hours(mesh: TestMesh, customer: Customer) -> None:
-    same, caller = key(), f"user:{customer.user_id}"
-    assert customer.patch("user", "/me", {"name": "First"}, headers=same).status_code == 200
+def test_a_key_is_kept_for_24_hours(mesh: TestMesh, person: Customer) -> None:
+    same, caller = key(), f"user:{person.user_id}"
+    assert person.patch("user", "/me", {"name": "First"}, headers=same).status_code == 200
     for hours, status in ((23, 422), (2, 200)):
         mesh.rows('UPDATE "user".idempotency SET at = at - make_interval(hours => $2) WHERE caller = $1', caller, hours)
-        assert customer.patch("user", "/me", {"name": "Second"}, headers=same).status_code == status
-    assert customer.get("user", "/me").json()["name"] == "Second"
+        assert person.patch("user", "/me", {"name": "Second"}, headers=same).status_code == status
+    assert person.get("user", "/me").json()["name"] == "Second"
 
 
-def test_a_refused_request_keeps_no_key(customer: Customer) -> None:
+def test_a_refused_request_keeps_no_key(person: Customer) -> None:
     same = key()
-    assert customer.patch("user", "/me", {"name": ""}, headers=same).status_code == 422
-    assert customer.patch("user", "/me", {"name": "Better"}, headers=same).status_code == 200
+    assert person.patch("user", "/me", {"name": ""}, headers=same).status_code == 422
+    assert person.patch("user", "/me", {"name": "Better"}, headers=same).status_code == 200

@@ -12,6 +12,12 @@ from confluent_kafka import Producer
 from tests.mesh import HTTP, PASSWORD, Customer, Door, TestMesh, eventually
 
 
+@pytest.fixture(scope="module")
+def customer(mesh: TestMesh) -> Customer:
+    """One for all of these: nothing that is refused changes anything."""
+    return mesh.sign_up(organization="Acme")
+
+
 def is_problem(answer: httpx.Response, status: int, code: str) -> None:
     """RFC 9457, with what, why and what next; no stack trace."""
     assert answer.status_code == status, answer.text
@@ -97,10 +103,10 @@ def test_of_what_a_caller_has_seen_the_last_fifty_streams_count_and_of_each_the_
     assert told[-1].startswith("user/")
 
 
-def test_a_traceparent_that_is_none_goes_nowhere(mesh: TestMesh, customer: Customer) -> None:
+def test_a_traceparent_that_is_none_goes_nowhere(mesh: TestMesh, person: Customer) -> None:
     for given in ("x-y-z-" + "w" * 500, "00-" + "0" * 31 + "g-b7ad6b7169203331-01", "a-b-c-d"):
-        assert customer.patch("user", "/me", {"name": "Ann"}, headers={"traceparent": given}).status_code == 200
-    kept = mesh.rows('SELECT payload FROM "user".changes WHERE stream = $1', f"user:{customer.user_id}")
+        assert person.patch("user", "/me", {"name": "Ann"}, headers={"traceparent": given}).status_code == 200
+    kept = mesh.rows('SELECT payload FROM "user".changes WHERE stream = $1', f"user:{person.user_id}")
     assert kept
     assert all(re.fullmatch("(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?", orjson.loads(r["payload"])["traceparent"] or "") for r in kept)
 

@@ -78,10 +78,11 @@ def test_the_plan_bounds_how_many_there_are_and_a_name_is_there_once(home: Home)
     assert [d["name"] for d in owner.get("provisioning", path).json()["items"]] == ["main", "second", "third-one_3"]
 
 
-@pytest.mark.parametrize("name", ["", "Main", "1st", "-a", "a b", 'a"; DROP', "x" * 41, "ä"])
-def test_a_name_that_cannot_be_is_refused(home: Home, name: str) -> None:
-    answer = home.verified().post("provisioning", f"/orgs/{home.org_id}/databases", {"name": name})
-    assert answer.status_code == 422, answer.text
+def test_a_name_that_cannot_be_is_refused(home: Home) -> None:
+    owner = home.verified()
+    for name in ("", "Main", "1st", "-a", "a b", 'a"; DROP', "x" * 41, "ä"):
+        answer = owner.post("provisioning", f"/orgs/{home.org_id}/databases", {"name": name})
+        assert answer.status_code == 422, (name, answer.text)
 
 
 def test_a_stranger_finds_no_door(home: Home, mesh: TestMesh) -> None:

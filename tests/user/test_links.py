@@ -32,11 +32,11 @@ def looks(answer: httpx.Response) -> tuple[set[str], set[str]]:
     return set(answer.json()), set(answer.headers)
 
 
-def test_the_link_in_the_mail_verifies_the_address_once(mesh: TestMesh, customer: Customer) -> None:
-    assert customer.get("user", "/me").json()["verified_at"] is None
-    token = token_of(mesh, customer.email, VERIFY)
+def test_the_link_in_the_mail_verifies_the_address_once(mesh: TestMesh, person: Customer) -> None:
+    assert person.get("user", "/me").json()["verified_at"] is None
+    token = token_of(mesh, person.email, VERIFY)
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
-    assert customer.get("user", "/me").json()["verified_at"] is not None
+    assert person.get("user", "/me").json()["verified_at"] is not None
     again = mesh.anyone.post("user", "/users/verify", {"token": token})
     assert (again.status_code, again.json()["type"]) == (409, "/problems/link-used")
 
@@ -74,53 +74,53 @@ def test_a_reset_revokes_every_api_key(mesh: TestMesh, verified: Customer) -> No
     eventually(lambda: key.get("org", "/orgs").status_code == 401, what="the end of the key in the org service")
 
 
-def test_who_was_refused_for_wrong_passwords_signs_in_after_a_reset(mesh: TestMesh, customer: Customer) -> None:
-    assert [sign_in(mesh, customer.email, "not this one").status_code for _ in range(6)] == [401] * 5 + [429]
-    token = ask_for_reset(mesh, customer.email)
+def test_who_was_refused_for_wrong_passwords_signs_in_after_a_reset(mesh: TestMesh, person: Customer) -> None:
+    assert [sign_in(mesh, person.email, "not this one").status_code for _ in range(6)] == [401] * 5 + [429]
+    token = ask_for_reset(mesh, person.email)
     assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD}).status_code == 204
-    assert sign_in(mesh, customer.email, NEW_PASSWORD).status_code == 201
+    assert sign_in(mesh, person.email, NEW_PASSWORD).status_code == 201
 
 
-def test_who_keeps_asking_gets_one_mail_a_minute_for_each_purpose(mesh: TestMesh, customer: Customer) -> None:
-    body = {"email": customer.email, "password": "a stranger's dark ocean", "name": "Somebody else"}
+def test_who_keeps_asking_gets_one_mail_a_minute_for_each_purpose(mesh: TestMesh, person: Customer) -> None:
+    body = {"email": person.email, "password": "a stranger's dark ocean", "name": "Somebody else"}
     for _ in range(4):
-        assert mesh.anyone.post("user", "/password-resets", {"email": customer.email}).status_code == 202
+        assert mesh.anyone.post("user", "/password-resets", {"email": person.email}).status_code == 202
         assert mesh.anyone.post("user", "/users", body).status_code == 202
     asked = 'SELECT purpose, count(*) AS n FROM "user".link_requests WHERE email = $1 GROUP BY 1 ORDER BY 1'
-    assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, customer.email)] == [("address_taken", 1), ("reset", 1), ("verify", 1)]
+    assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, person.email)] == [("address_taken", 1), ("reset", 1), ("verify", 1)]
     earlier = 'WITH locked AS MATERIALIZED (SELECT "user".lock_streams($2)) UPDATE "user".link_requests SET created_at = created_at - interval \'1 minute\' FROM locked WHERE email = $1'
-    mesh.rows(earlier, customer.email, [f"user:{customer.user_id}"])
-    assert mesh.anyone.post("user", "/password-resets", {"email": customer.email}).status_code == 202
-    assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, customer.email)] == [("address_taken", 1), ("reset", 2), ("verify", 1)]
+    mesh.rows(earlier, person.email, [f"user:{person.user_id}"])
+    assert mesh.anyone.post("user", "/password-resets", {"email": person.email}).status_code == 202
+    assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, person.email)] == [("address_taken", 1), ("reset", 2), ("verify", 1)]
 
 
-def test_a_weak_password_does_not_burn_the_link(mesh: TestMesh, customer: Customer) -> None:
-    token = ask_for_reset(mesh, customer.email)
-    for weak in ("short", customer.email):
+def test_a_weak_password_does_not_burn_the_link(mesh: TestMesh, person: Customer) -> None:
+    token = ask_for_reset(mesh, person.email)
+    for weak in ("short", person.email):
         refused = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": weak})
         assert (refused.status_code, refused.json()["type"]) == (422, "/problems/weak-password"), weak
     assert mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD}).status_code == 204
 
 
-def test_a_reset_for_an_unknown_address_looks_the_same_and_mails_nobody(mesh: TestMesh, customer: Customer) -> None:
+def test_a_reset_for_an_unknown_address_looks_the_same_and_mails_nobody(mesh: TestMesh, person: Customer) -> None:
     nobody = f"nobody.{uuid.uuid4().hex[:12]}@example.com"
     unknown = mesh.anyone.post("user", "/password-resets", {"email": nobody})
-    known = mesh.anyone.post("user", "/password-resets", {"email": customer.email})
+    known = mesh.anyone.post("user", "/password-resets", {"email": person.email})
     assert (unknown.status_code, *looks(unknown)) == (202, *looks(known))
-    token_of(mesh, customer.email, RESET)
+    token_of(mesh, person.email, RESET)
     assert mesh.mails(nobody) == []
 
 
-def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, customer: Customer) -> None:
-    token = token_of(mesh, customer.email, VERIFY)
+def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, person: Customer) -> None:
+    token = token_of(mesh, person.email, VERIFY)
     refused = mesh.anyone.post("user", "/password-resets/confirm", {"token": token, "password": NEW_PASSWORD})
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
-    assert mesh.anyone.post("user", "/users/verify", {"token": ask_for_reset(mesh, customer.email)}).status_code == 422
+    assert mesh.anyone.post("user", "/users/verify", {"token": ask_for_reset(mesh, person.email)}).status_code == 422
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
 
 
-def test_a_link_to_verify_lives_a_day_and_one_to_reset_half_an_hour(mesh: TestMesh, customer: Customer) -> None:
-    for token, life in ((token_of(mesh, customer.email, VERIFY), timedelta(hours=24)), (ask_for_reset(mesh, customer.email), timedelta(minutes=30))):
+def test_a_link_to_verify_lives_a_day_and_one_to_reset_half_an_hour(mesh: TestMesh, person: Customer) -> None:
+    for token, life in ((token_of(mesh, person.email, VERIFY), timedelta(hours=24)), (ask_for_reset(mesh, person.email), timedelta(minutes=30))):
         end = datetime.fromtimestamp(jwt.decode(token, options={"verify_signature": False})["exp"], UTC)
         assert life - timedelta(seconds=30) < end - datetime.now(UTC) <= life
 

@@ -5,15 +5,15 @@ import pytest
 from tests.mesh import HTTP, PASSWORD, Customer, Door, TestMesh, eventually
 
 
-def test_a_wrong_password_and_an_unknown_address_look_alike(customer: Customer, mesh: TestMesh) -> None:
-    wrong = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": "not this one"})
+def test_a_wrong_password_and_an_unknown_address_look_alike(person: Customer, mesh: TestMesh) -> None:
+    wrong = mesh.anyone.post("user", "/sessions", {"email": person.email, "password": "not this one"})
     unknown = mesh.anyone.post("user", "/sessions", {"email": "nobody@example.com", "password": "not this one"})
     assert wrong.status_code == unknown.status_code == 401
     assert wrong.json()["title"] == unknown.json()["title"]
 
 
-def test_repeated_failures_are_slowed_down(customer: Customer, mesh: TestMesh) -> None:
-    body = {"email": customer.email, "password": "not this one"}
+def test_repeated_failures_are_slowed_down(person: Customer, mesh: TestMesh) -> None:
+    body = {"email": person.email, "password": "not this one"}
     answers = [mesh.anyone.post("user", "/sessions", body).status_code for _ in range(6)]
     assert answers == [401] * 5 + [429]
     refused = mesh.anyone.post("user", "/sessions", body | {"password": PASSWORD})
@@ -21,8 +21,8 @@ def test_repeated_failures_are_slowed_down(customer: Customer, mesh: TestMesh) -
     assert int(refused.headers["Retry-After"]) > 0
 
 
-def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(mesh: TestMesh, customer: Customer) -> None:
-    first = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": PASSWORD}).json()
+def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(mesh: TestMesh, person: Customer) -> None:
+    first = mesh.anyone.post("user", "/sessions", {"email": person.email, "password": PASSWORD}).json()
     second = mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": first["refresh_token"]})
     assert second.status_code == 201
     reused = mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": first["refresh_token"]})
@@ -31,9 +31,9 @@ def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(mesh: TestM
     assert Door(mesh.urls, second.json()["access_token"]).get("user", "/me").status_code == 401
 
 
-def test_a_refresh_token_that_was_made_up_ends_no_session(mesh: TestMesh, customer: Customer) -> None:
+def test_a_refresh_token_that_was_made_up_ends_no_session(mesh: TestMesh, person: Customer) -> None:
     """Who may read which sessions there are could else end them."""
-    tokens = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": PASSWORD}).json()
+    tokens = mesh.anyone.post("user", "/sessions", {"email": person.email, "password": PASSWORD}).json()
     ids, secret, signed = tokens["refresh_token"].split(".")
     for made_up in (f"{ids}.nonsense.{signed}", f"{ids}.{secret}.{'0' * len(signed)}", f"{ids}.{secret}", ids, "é", "..", "a.b.c"):
         refused = mesh.anyone.post("user", "/sessions/refresh", {"refresh_token": made_up})
@@ -62,9 +62,9 @@ def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(veri
     eventually(lambda: key.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
 
 
-def test_who_has_not_verified_their_address_makes_no_api_key(customer: Customer) -> None:
+def test_who_has_not_verified_their_address_makes_no_api_key(person: Customer) -> None:
     """A key outlives the password of whoever signed up with somebody else's address."""
-    refused = customer.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]})
+    refused = person.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]})
     assert (refused.status_code, refused.json()["type"]) == (403, "/problems/not-verified")
 
 
@@ -75,8 +75,8 @@ def test_an_api_key_ends_within_a_year_to_come(verified: Customer, end: object) 
     assert refused.json()["type"] in ("/problems/invalid", "/problems/bad-expiry")
 
 
-def test_a_token_that_is_damaged_is_refused(customer: Customer, mesh: TestMesh) -> None:
-    good = customer.headers["Authorization"].removeprefix("Bearer ")
+def test_a_token_that_is_damaged_is_refused(person: Customer, mesh: TestMesh) -> None:
+    good = person.headers["Authorization"].removeprefix("Bearer ")
     for token in (good[:-4] + "AAAA", "mesh_nonsense_00000000", "x.y.z", "nonsense", good.replace(".", "")):
         answer = Door(mesh.urls, token).get("user", "/me")
         assert answer.status_code == 401, token
@@ -95,10 +95,10 @@ def test_a_weak_password_is_refused(mesh: TestMesh) -> None:
         assert (answer.status_code, answer.json()["type"]) == (422, "/problems/weak-password"), password
 
 
-def test_a_stranger_cannot_see_who_i_am_and_a_colleague_can_see_me(customer: Customer, mesh: TestMesh) -> None:
+def test_a_stranger_cannot_see_who_i_am_and_a_colleague_can_see_me(person: Customer, mesh: TestMesh) -> None:
     stranger = mesh.sign_up()
-    assert customer.get("user", f"/users/{customer.user_id}").json()["email"] == customer.email
-    assert stranger.get("user", f"/users/{customer.user_id}").status_code == 404
+    assert person.get("user", f"/users/{person.user_id}").json()["email"] == person.email
+    assert stranger.get("user", f"/users/{person.user_id}").status_code == 404
 
 
 def test_the_public_keys_verify_access_tokens(mesh: TestMesh) -> None:

@@ -17,14 +17,14 @@ def close_to(seen: timedelta, wanted: timedelta) -> bool:
     return abs(seen - wanted) < timedelta(seconds=5)
 
 
-def test_signing_in_answers_tokens_of_ten_minutes_and_of_thirty_days(mesh: TestMesh, customer: Customer) -> None:
-    made = mesh.anyone.post("user", "/sessions", {"email": customer.email, "password": PASSWORD})
+def test_signing_in_answers_tokens_of_ten_minutes_and_of_thirty_days(mesh: TestMesh, person: Customer) -> None:
+    made = mesh.anyone.post("user", "/sessions", {"email": person.email, "password": PASSWORD})
     assert made.status_code == 201
     assert made.json().keys() >= {"access_token", "expires_in", "refresh_token"}
     assert made.json()["expires_in"] == 600
     claims = claims_of(made.json()["access_token"])
     assert claims["exp"] - claims["iat"] == 600
-    for session in customer.get("user", "/sessions").json()["items"]:
+    for session in person.get("user", "/sessions").json()["items"]:
         begun, ends = (datetime.fromisoformat(session[name]) for name in ("created_at", "expires_at"))
         assert close_to(ends - begun, timedelta(days=30))
 
@@ -84,8 +84,8 @@ def test_an_api_key_that_may_write_acts_as_its_owner_until_it_expires(mesh: Test
     assert key.get("user", "/me").status_code == 401
 
 
-def test_a_password_is_kept_as_argon2id_with_19_mib_two_rounds_and_one_lane(mesh: TestMesh, customer: Customer) -> None:
-    kept = mesh.rows('SELECT password_hash FROM "user".users WHERE id = $1', uuid.UUID(customer.user_id))[0]["password_hash"]
+def test_a_password_is_kept_as_argon2id_with_19_mib_two_rounds_and_one_lane(mesh: TestMesh, person: Customer) -> None:
+    kept = mesh.rows('SELECT password_hash FROM "user".users WHERE id = $1', uuid.UUID(person.user_id))[0]["password_hash"]
     assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
