@@ -10,7 +10,7 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
-.PHONY: help env demo test test-apart test-fast faults bench lint format up down containers schemas openapi docs compose asyncapi clean
+.PHONY: help env demo test test-apart test-fast faults drill bench lint format up down containers schemas openapi docs compose asyncapi clean
 
 help: ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { n = split($$1, names, " "); for (i = 1; i <= n; i++) printf "%-16s%s\n", names[i], $$2 }' Makefile
@@ -53,6 +53,9 @@ test-fast-down: env ## Remove the mesh that test-fast keeps.
 
 faults: env ## Run the fault suite: every fault under load, judged by one oracle (ARGS="--case kafka --seed 7").
 	@$(BIN)/python -m tests.faults.run $(ARGS)
+
+drill: env ## Lose the control plane's database and bring it back from its backup, twice, judged by the oracle.
+	@$(BIN)/python -m pytest tests/faults/drill.py $(ARGS)
 
 bench: env ## Measure what docs/performance.md promises (ARGS="signup latency --quick").
 	@$(BIN)/python -m tests.bench.run $(ARGS)
