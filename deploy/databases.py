@@ -93,7 +93,7 @@ class Databases:
             for statement in self._schemas(database, services):
                 await connection.execute(statement)
             await asyncio.gather(*(migrations.migrate(service, self.url(service, "owner")) for service in services))
-            await _publish(connection)
+            await _publish(connection, services)
             await _reserve_log(connection)
         finally:
             await connection.close()
@@ -126,14 +126,15 @@ async def drop_lost_slot(url: str, database: str) -> bool:
         await connection.close()
 
 
-async def _publish(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """One publication a database, of every change log and the tenant feed, and nothing else. The logs are partitioned:
-    what is inserted travels under the name of the whole table.
+async def _publish(connection: "asyncpg.Connection[asyncpg.Record]", services: tuple[str, ...]) -> None:
+    """One publication a database, of each service's change log and the tenant feed, and nothing else: the connector fails for
+    everybody at a table whose topic it may not write. The logs are partitioned: what is inserted travels under the name of the whole table.
     """
     tables = await connection.fetch(
         """SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-           WHERE NOT c.relispartition AND c.relkind IN ('r', 'p')
-             AND (c.relname = 'changes' OR (n.nspname, c.relname) = ('provisioning', 'tenant_feed')) ORDER BY 1"""
+           WHERE NOT c.relispartition AND c.relkind IN ('r', 'p') AND n.nspname = ANY($1)
+             AND (c.relname = 'changes' OR (n.nspname, c.relname) = ('provisioning', 'tenant_feed')) ORDER BY 1""",
+        services,
     )
     names = ", ".join(row["name"] for row in tables)
     if not await connection.fetchval("SELECT 1 FROM pg_publication WHERE pubname = $1", PUBLICATION):

@@ -1,5 +1,6 @@
 """What a person sees of a mesh with all of its services: the command, and the story that the demo tells."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from deploy import process
 from deploy.cli import app
 from deploy.demo import Demo
+from deploy.plan import SERVICES
 from tests.console.test_flows import ended
 from tests.mesh import Customer, TestMesh, eventually
 
@@ -55,6 +57,17 @@ def test_every_process_has_a_log_of_its_own(mesh: TestMesh) -> None:
 
 
 @pytest.mark.processes
+def test_a_schema_that_is_no_services_stays_out_of_the_publication(mesh: TestMesh) -> None:
+    """The connector may not write its topic, and would fail for everybody."""
+    mesh.rows("CREATE SCHEMA strange CREATE TABLE changes (stream text, payload text)")
+    try:
+        asyncio.run(mesh.mesh.databases.prepare())
+        published = {r["schemaname"] for r in mesh.rows("SELECT schemaname FROM pg_publication_tables WHERE pubname = 'mesh'")}
+    finally:
+        mesh.rows("DROP SCHEMA strange CASCADE")
+    assert published == set(SERVICES)
+
+
 def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_what_to_try_next(mesh: TestMesh, say: Say) -> None:
     before = {name: one.pid for name, one in process.recorded(mesh.mesh.state).items() if name != "supervisor"}
     told = say("up").stdout
