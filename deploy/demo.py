@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ from deploy.stack import Mesh
 
 Json = dict[str, Any]
 _PASSWORD = "a long and quiet river"  # noqa: S105 - of people who live as long as the demo
-_http = httpx.Client(timeout=70)
 _TOKEN = re.compile(r"\?token=([\w.-]+)")
+
+
+@cache
+def _http() -> httpx.Client:
+    """One for the whole demo: each that is made reads every certificate authority of this machine."""
+    return httpx.Client(timeout=70)
 
 
 @dataclass
@@ -36,7 +42,7 @@ class Person:
 
     def call(self, method: str, service: str, path: str, body: Json | None = None, *, expect: int = 200) -> Json:
         """One request. Raises :class:`MeshError` with the answer when it is another than expected."""
-        answer = _http.request(method, self.urls[service] + path, json=body, headers=self.headers)
+        answer = _http().request(method, self.urls[service] + path, json=body, headers=self.headers)
         if answer.status_code != expect:
             raise MeshError(f"{method} {service}{path} answered {answer.status_code}, not {expect}: {answer.text}", "Look closer: mesh logs " + service)
         if "Mesh-Position" in answer.headers:
@@ -121,7 +127,7 @@ class Demo:
 
     def _mail(self, to: str, about: str) -> Json:
         def look() -> Json | None:
-            mails = _http.get(self.inbox, params={"to": to}).json()
+            mails = _http().get(self.inbox, params={"to": to}).json()
             return next((m for m in mails if about in m["subject"].lower()), None)
 
         mail: Json = _until(look, f"a mail to {to} whose subject speaks of {about}")
