@@ -16,12 +16,20 @@ VERIFY, RESET, TAKEN = "Verify your address", "Set a new password", "You already
 
 
 def invite(mesh: TestMesh, owner: Customer, person: Customer, role: str = "member") -> None:
-    """Makes the person a member; both have followed the link of their mail."""
-    path = f"/orgs/{owner.org_id}/invitations"
-    made = owner.post("org", path, {"email": person.email, "role": role})
+    """Makes the person a member; both have followed the link of their mail. An invitation that is accepted is not mailed any more."""
+    accept(owner, person, invited(owner, person, role))
+
+
+def invited(owner: Customer, person: Customer, role: str = "member") -> str:
+    """The id of an invitation."""
+    made = owner.post("org", f"/orgs/{owner.org_id}/invitations", {"email": person.email, "role": role})
     assert made.status_code == 202, made.text
+    return str(made.json()["id"])
+
+
+def accept(owner: Customer, person: Customer, invitation: str) -> None:
     introduce(owner, person)
-    accepted = person.post("org", f"/invitations/{made.json()['id']}/accept")
+    accepted = person.post("org", f"/invitations/{invitation}/accept")
     assert accepted.status_code == 202, accepted.text
     introduce(owner, person)
 
