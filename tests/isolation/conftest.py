@@ -25,3 +25,11 @@ def ann(tenants: tuple[Tenant, Tenant]) -> Tenant:
 def eve(tenants: tuple[Tenant, Tenant]) -> Tenant:
     """Whose things they are not."""
     return tenants[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def signed_in(tenants: tuple[Tenant, Tenant]) -> None:
+    """Anew for each module: an access token lives ten minutes, a run of the whole suite longer."""
+    for tenant in tenants:
+        for person in (tenant.owner, tenant.admin):
+            person.headers["Authorization"] = f"Bearer {tenant.mesh.sign_in(person.email)}"
