@@ -144,7 +144,7 @@ def test_a_suspension_is_told_to_owners_and_admins_each_time(mesh: TestMesh, cus
 
 def make_a_database(owner: Customer, org: str, name: str) -> None:
     path = f"/orgs/{org}/databases"
-    made = owner.post("provisioning", path, {"name": name})
+    made = eventually(lambda: a if (a := owner.post("provisioning", path, {"name": name})).status_code != 503 else None, what="the plan is known")
     assert made.status_code == 202, made.text
     eventually(lambda: owner.get("provisioning", f"{path}/{made.json()['id']}").json()["state"] == "ready", timeout=40, what=f"database {name}")
 
