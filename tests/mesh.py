@@ -16,7 +16,7 @@ T = TypeVar("T")
 PASSWORD = "a long and quiet river"
 
 
-def eventually(look: Callable[[], T], timeout: float = 15.0, what: str = "") -> T:
+def eventually(look: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
     """Looks until what is seen is true, and answers it. A look that raises AssertionError or KeyError looks again."""
     deadline = time.monotonic() + timeout
     pause = 0.005
