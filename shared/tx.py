@@ -27,7 +27,7 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 class Restored(Exception):
     """This is not the database that the rows were written in: it was restored or failed over. Nothing is read or written until an
-    operator says what happened: mesh restored, or mesh restored --nothing-lost.
+    operator says what happened: mesh restored --all, or mesh restored --all --nothing-lost.
     """
 
 

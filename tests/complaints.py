@@ -13,9 +13,10 @@ def complaints(logs: Path) -> list[str]:
     lines = []
     for log in sorted(logs.glob("*.log")):
         written = log.read_text(errors="replace").splitlines()[-5000:]
-        said = Counter(what for line in written if (what := _complaint(line)))
-        newest = list(dict.fromkeys(reversed([what for line in written if (what := _complaint(line))])))[:NEWEST]
-        lines += [f"{log.stem}: {said[what]} x {what}" for what in reversed(newest)]
+        said = [what for line in written if (what := _complaint(line))]
+        often = Counter(said)
+        newest = list(dict.fromkeys(reversed(said)))[:NEWEST]
+        lines += [f"{log.stem}: {often[what]} x {what}" for what in reversed(newest)]
     return lines
 
 

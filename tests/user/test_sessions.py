@@ -68,11 +68,16 @@ def test_who_has_not_verified_their_address_makes_no_api_key(person: Customer) -
     assert (refused.status_code, refused.json()["type"]) == (403, "/problems/not-verified")
 
 
-@pytest.mark.parametrize("end", ["2020-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2999-01-01T00:00:00-23:59", "2026-12-24T00:00:00", "-infinity", 2**70])
-def test_an_api_key_ends_within_a_year_to_come(verified: Customer, end: object) -> None:
+def test_an_api_key_ends_within_a_year_to_come(verified: Customer) -> None:
+    for end in ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00-23:59"):
+        refused = verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"], "expires_at": end})
+        assert (refused.status_code, refused.json()["type"]) == (422, "/problems/bad-expiry"), end
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59Z", "2026-12-24T00:00:00", "-infinity", 2**70])
+def test_an_end_of_an_api_key_that_is_no_time_is_refused_where_it_stands(verified: Customer, end: object) -> None:
     refused = verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"], "expires_at": end})
-    assert refused.status_code == 422
-    assert refused.json()["type"] in ("/problems/invalid", "/problems/bad-expiry")
+    assert (refused.status_code, refused.json()["type"], refused.json()["errors"][0]["pointer"]) == (422, "/problems/invalid", "/expires_at")
 
 
 def test_a_token_that_is_damaged_is_refused(person: Customer, mesh: TestMesh) -> None:
