@@ -3,12 +3,12 @@
 import asyncio
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import asyncpg
 
-from tests.mesh import Customer, Door, TestMesh, eventually
+from tests.mesh import Customer, Door, TestMesh
 
 
 def key() -> dict[str, str]:
@@ -29,16 +29,18 @@ def nothing_is_written(mesh: TestMesh, person: Customer) -> Iterator[None]:
 
 
 def test_a_key_whose_request_is_under_way_is_refused_until_its_answer_is_there(mesh: TestMesh, person: Customer) -> None:
-    same = key()
-    with ThreadPoolExecutor(1) as pool:
+    same, token = key(), person.headers["Authorization"][7:]
+    with ThreadPoolExecutor(2) as pool:
         with nothing_is_written(mesh, person):
-            first = pool.submit(Door(mesh.urls, person.headers["Authorization"][7:]).patch, "user", "/me", {"name": "Once"}, headers=same)
-            refused = eventually(lambda: a if (a := person.patch("user", "/me", {"name": "Once"}, headers=same)).status_code == 409 else None)
-            assert refused.json()["type"] == "/problems/key-in-use"
+            both = [pool.submit(Door(mesh.urls, token).patch, "user", "/me", {"name": "Once"}, headers=same) for _ in range(2)]
+            finished, under_way = wait(both, timeout=30, return_when=FIRST_COMPLETED)
+            (refused,) = [f.result() for f in finished]
+            assert (refused.status_code, refused.json()["type"]) == (409, "/problems/key-in-use")
             assert int(refused.headers["Retry-After"]) > 0
-        assert first.result().status_code == 200
+        (first,) = [f.result() for f in under_way]
+        assert first.status_code == 200
     again = person.patch("user", "/me", {"name": "Once"}, headers=same)
-    assert again.json() == first.result().json()
+    assert again.json() == first.json()
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
