@@ -6,10 +6,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from deploy import jars, ports, postgres, process
 from deploy.databases import Databases
@@ -40,6 +42,15 @@ Report = Callable[[Step], None]
 
 def _not_up(document: Document) -> Iterator[str]:
     return (name for name, part in parts(document) if part["state"] not in WELL)
+
+
+def _is_supervisor(name: str) -> bool:
+    return name == SUPERVISOR
+
+
+def _is_server(name: str) -> bool:
+    """Whether it is a server of Postgres."""
+    return name == "postgres" or name.startswith("dataplane-")
 
 
 @dataclass(frozen=True)
@@ -142,16 +153,26 @@ class Mesh:
             yield
 
     def _stop(self) -> None:
+        """Each with time to end well: who writes before what is written to."""
         running = process.recorded(self.state)
-        process.stop([one for name, one in running.items() if name == SUPERVISOR], signal.SIGKILL)
+        process.stop([one for name, one in running.items() if _is_supervisor(name)], signal.SIGKILL)
         running = process.recorded(self.state)
-        servers = [one for name, one in running.items() if name == "postgres" or name.startswith("dataplane-")]
+        servers = [one for name, one in running.items() if _is_server(name)]
         broker = [one for name, one in running.items() if name == "kafka"]
         process.stop([one for one in running.values() if one not in [*servers, *broker]])
         process.stop(broker)
         process.stop(servers, signal.SIGINT)
-        for stray in process.strays(self.state):
-            stray.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        """End what still runs at once, and forget its records. Only the databases do it themselves: they have shared memory to give back."""
+        for names, number in ((_is_supervisor, signal.SIGKILL), (_is_server, signal.SIGQUIT), (bool, signal.SIGKILL)):
+            process.stop([one for name, one in process.recorded(self.state).items() if names(name)], number)
+        strays = process.strays(self.state)
+        for stray in strays:
+            with suppress(psutil.NoSuchProcess):
+                stray.kill()
+        psutil.wait_procs(strays, timeout=5)
         for record in self.state.record("x").parent.glob("*.json"):
             record.unlink()
 
@@ -172,7 +193,7 @@ class Mesh:
     def reset(self) -> None:
         """End everything and remove all of its data, passwords included."""
         with self._changing():
-            self._stop()
+            self._kill()
             postgres.remove_data(self.state)
         shutil.rmtree(self.state.root)
 
@@ -221,7 +242,7 @@ class Mesh:
 
     def restart(self, name: str, timeout: float = 60) -> None:
         """End a process gracefully, and wait until its successor is ready."""
-        number = signal.SIGINT if name == "postgres" or name.startswith("dataplane-") else signal.SIGTERM
+        number = signal.SIGINT if _is_server(name) else signal.SIGTERM
         pid = self.kill(name, number)
         self.wait(lambda: self.pid(name) not in (None, pid), timeout, f"{name} to start again")
         self.wait_healthy(timeout)

@@ -1,4 +1,4 @@
-"""Remembers how each test of this session ended, and lets the check of the promises run last."""
+"""Remembers how each test of this session ended."""
 
 import pytest
 
@@ -10,4 +10,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     outcomes = Outcomes({item.nodeid for item in items})
     config.stash[OUTCOMES] = outcomes
     config.pluginmanager.register(outcomes, "outcomes of this session")
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -7,8 +7,9 @@ import pytest
 from deploy.stack import Mesh
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """One for all of them: they run one after the other, before there is a whole mesh."""
     mesh = Mesh.at(tmp_path_factory.mktemp("a bus"))
     try:
         yield Mesh.start(mesh.state.root, services=())

@@ -63,5 +63,5 @@ def test_a_backup_brings_a_mesh_back_where_nothing_is_left_of_it(bus: Mesh, back
     assert bus.databases.state.secret("identity") == json.loads((backup / "secrets.json").read_text())["identity"]
     assert mesh(bus.state.root, "restored", "--all").returncode == 0
     bus.wait_healthy()
-    write_change(bus, "org:after")
-    assert travels(bus, "org:after")
+    write_change(bus, "org:after-a-backup")
+    assert travels(bus, "org:after-a-backup")
