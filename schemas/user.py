@@ -41,7 +41,7 @@ class LinkRequest(Row):
     email: str
     name: str
     purpose: Literal["verify", "reset", "address_taken"]
-    state: Literal["open", "used"]
+    state: Literal["open", "used", "expired"]
     expires_at: datetime
 
 

@@ -17,4 +17,5 @@ reset = Flow(
         step("signed out", EndedSession, on="inserted", within="10 s", optional=True,
              told="Older devices may still be signed in. End their sessions in your profile."),
     ),
+    cancelled_by=(LinkRequest.became(purpose="reset", state="expired"),),
 )  # fmt: skip

@@ -15,4 +15,5 @@ verify = Flow(
         step("verified", LinkRequest, on="updated", within="24 hours", waits_for="the person to follow the link in the mail", purpose="verify", state="used",
              told="The link has expired. Ask for a new one."),
     ),
+    cancelled_by=(LinkRequest.became(purpose="verify", state="expired"),),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from schemas.user import LinkRequest
 from shared.errors import Refused
 from shared.tx import Tx
 
+EXPIRES = "link_expires"
 Purpose = Literal["verify", "reset", "address_taken"]
 _LIFE = {"verify": "24 hours", "reset": "30 minutes", "address_taken": "24 hours"}
 
@@ -28,12 +29,19 @@ class LinkUsed(Refused):
 
 async def request(tx: Tx, purpose: Purpose) -> None:
     """Asks for a mail with a link to the person of this transaction: one a minute for each purpose, whoever keeps asking."""
-    await tx.run(
+    made = await tx.records(
         "INSERT INTO link_requests (user_id, email, name, purpose, flow_id, expires_at) "
         "SELECT id, email, name, $1, $2, now() + $3::text::interval FROM users WHERE id = (SELECT person()) AND NOT EXISTS "
-        "(SELECT FROM link_requests o WHERE o.user_id = users.id AND o.purpose = $1 AND o.created_at > now() - interval '1 minute')",
+        "(SELECT FROM link_requests o WHERE o.user_id = users.id AND o.purpose = $1 AND o.created_at > now() - interval '1 minute') RETURNING id, expires_at",
         purpose, tx.context.flow_id, _LIFE[purpose],
     )  # fmt: skip
+    for row in made:
+        await tx.schedule(EXPIRES, row["id"], row["expires_at"])
+
+
+async def expire(tx: Tx, request_id: UUID) -> None:
+    """Nobody has followed the link in time: its flow ends."""
+    await tx.run("UPDATE link_requests SET state = 'expired' WHERE id = $1 AND state = 'open'", request_id)
 
 
 async def use(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
@@ -53,6 +61,7 @@ async def use(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
     if used is None:
         state = await tx.value("SELECT state FROM link_requests WHERE id = $1", request_id)
         raise LinkUsed if state == "used" else LinkInvalid
+    await tx.unschedule(EXPIRES, request_id)
     return used
 
 

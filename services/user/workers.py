@@ -1,8 +1,15 @@
 """The user service's timers."""
 
-from services.user import sessions
-from shared.tx import Database
-from shared.workers import housekeeping
+from uuid import UUID
+
+from services.user import links, sessions
+from shared.tx import Database, Tx
+from shared.workers import housekeeping, timer
+
+
+@timer(links.EXPIRES)
+async def expire_the_link(tx: Tx, request_id: UUID) -> None:
+    await links.expire(tx, request_id)
 
 
 @housekeeping(every_seconds=3600)

@@ -48,6 +48,21 @@ def test_a_verified_person_may_do_in_every_service_what_needs_it(mesh: TestMesh,
     assert [(o["name"], o["role"]) for o in customer.get("org", "/orgs").json()["items"]] == [("Acme", "owner"), ("Second", "owner")]
 
 
+def test_a_link_that_nobody_follows_in_time_expires_and_ends_its_flow(mesh: TestMesh, person: Customer) -> None:
+    token = token_of(mesh, person.email, VERIFY)
+    asked = mesh.anyone.post("user", "/password-resets", {"email": person.email}).json()["flow_id"]
+    tokens = {"/users/verify": token, "/password-resets/confirm": token_of(mesh, person.email, RESET)}
+    kept = mesh.rows('SELECT flow_id::text FROM "user".link_requests WHERE user_id = $1', person.user_id)
+    mesh.rows('UPDATE "user".due SET due_at = now() WHERE target = $1', f"user:{person.user_id}")
+    for flow_id in {k["flow_id"] for k in kept}:
+        assert mesh.operator.get("console", f"/flows/{flow_id}?wait=10").json()["state"] == "cancelled"
+    assert asked in {k["flow_id"] for k in kept}
+    for door, secret in tokens.items():
+        body = {"token": secret} | ({"password": NEW_PASSWORD} if door != "/users/verify" else {})
+        refused = mesh.anyone.post("user", door, body)
+        assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
+
+
 def test_a_reset_sets_the_password_and_ends_every_session(mesh: TestMesh, customer: Customer) -> None:
     other_device = sign_in(mesh, customer.email, PASSWORD).json()
     token = ask_for_reset(mesh, customer.email)
