@@ -91,7 +91,8 @@ def test_what_was_not_confirmed_is_said_again_until_it_is(home: Home) -> None:
     eventually(lambda: admin.rows("SELECT datconnlimit AS n FROM pg_database WHERE datname = $1", dbname, database=server) == [{"n": 6}], timeout=30)
     assert home.database()["state"] == "changing"
     admin.rows("UPDATE provisioning.reports SET counter = $2 WHERE org_id = $1", org, real["counter"])
-    home.becomes("ready", timeout=60)
+    home.say_again_now()
+    home.becomes("ready")
 
 
 def test_a_right_that_kafka_has_lost_is_made_again(home: Home) -> None:
@@ -102,7 +103,8 @@ def test_a_right_that_kafka_has_lost_is_made_again(home: Home) -> None:
     removed = next(iter(admin.delete_acls([topic]).values())).result(10)
     assert {(r.principal, r.operation) for r in removed} == {("User:agent-local", AclOperation.READ), ("User:agent-local", AclOperation.DESCRIBE)}
     assert home.owner.patch("provisioning", home.path, {"connection_limit": 6}).status_code == 202
-    home.becomes("ready", timeout=90)
+    home.say_again_now()
+    home.becomes("ready", timeout=60)
 
 
 def test_a_full_report_that_lacks_something_has_it_said_again(home: Home, say: Say) -> None:
@@ -144,5 +146,6 @@ def test_an_agent_that_is_ahead_of_a_restored_control_plane_is_told_above_that(h
     generation = "SELECT generation, observed FROM provisioning.databases WHERE org_id = $1"
     eventually(lambda: home.rows(generation)[0]["generation"] == 41)
     home.mesh.rows("UPDATE provisioning.reports SET counter = $2 WHERE org_id = $1", UUID(home.org_id), real["counter"])  # the agent's next one counts
+    home.say_again_now()
     eventually(lambda: home.rows(generation) == [{"generation": 41, "observed": 41}], timeout=60)
     assert may_log_in(dsn)
