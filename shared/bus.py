@@ -59,10 +59,6 @@ class Applier:
         self.followers = list(followers)
         self._replica_sources = {source.partition(".")[0] for source in replicas_by_source}
         self._kinds = sources_of(list(self.by_name.values()))
-        self.parked = asyncio.Event()
-        """Set when a reaction was parked: the retrier has something to do."""
-        self.ordered = asyncio.Event()
-        """Set when an operator's order was taken."""
 
     def follows(self, reader: str, source: str, stream: str) -> bool:
         """Whether this reader keeps a position for the stream."""
@@ -230,7 +226,7 @@ class Applier:
             await positions.save(tx, REACTIONS, progresses)
         metrics.changes_applied.labels(REACTIONS).inc(sum(len(p.ready) for p in progresses))
         if runner.parked:
-            self.parked.set()
+            self.database.waker(parking.PARKED).set()
 
     async def _lock_streams(self, tx: Tx, progresses: list[Progress], targets: set[str]) -> None:
         if any(p.gap or p.raised for p in progresses):
@@ -248,7 +244,7 @@ class Applier:
                 metrics.resends.inc()
                 failpoint("resend")
             elif await orders.take(tx, change):
-                tx.after_commit.append(self.ordered.set)
+                tx.after_commit.append(self.database.waker(orders.ORDERED).set)
 
     async def _expect(self, tx: Tx, change: Change) -> None:
         """Keeps the announced heads that are ahead of our positions, to be asked for when their grace is over."""

@@ -17,6 +17,10 @@ from shared.positions import REACTIONS
 from shared.tx import Database, DatabaseAway, Tx
 
 HEADS_EVERY = 2.0
+SELDOM = 15.0
+"""Seconds until a task asks by itself what there is to do, which :mod:`shared.watching` tells it at once."""
+MISSING, TO_RESTATE = "missing", "to restate"
+"""Who is woken when changes are missing, and when streams are to be restated."""
 GRACE = "5 seconds"
 ROUND = "3 seconds"
 ROUNDS = 3
@@ -164,7 +168,7 @@ class Retrier:
         for r in due:
             await self.retry(r["reaction"], r["source"], r["stream"], r["target"])
         if any(r["state"] == "waiting" for r in counts):
-            asyncio.get_running_loop().call_later(0.05, self.applier.parked.set)
+            asyncio.get_running_loop().call_later(0.05, self.database.waker(parking.PARKED).set)
 
     async def retry(self, reaction: str, source: str, stream: str, target: str) -> None:
         """Runs what waits for one pair, as far as it goes."""

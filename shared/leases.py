@@ -39,7 +39,6 @@ async def _look_after(database: Database, connection: Connection) -> None:
         if gone:
             ended = await connection.execute(_END, list(gone))
             log.warning("leases of a process that is gone are ended", extra={"leases": ended})
-            for wake in database.wakers.values():
-                wake.set()
+            database.wake_all()
         missing = now - gone
         await asyncio.sleep(_LOOK_EVERY)

@@ -14,6 +14,8 @@ from shared.changes import Change, Context, stream_id
 from shared.tx import Tx
 
 CONSOLE, ORDERS = "console", "global:orders"
+ORDERED = "ordered"
+"""Who is woken when an order was taken."""
 GOOD_FOR = timedelta(days=1)
 """A service that was away for longer does not carry an order out: the world has changed since it was given."""
 

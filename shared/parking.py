@@ -15,6 +15,8 @@ from shared.changes import Change
 from shared.errors import NotYet
 from shared.tx import Tx
 
+PARKED = "parked"
+"""Who is woken when something is parked."""
 FUSE_STREAMS = 10
 MAX_HOPS = 32
 DEAD_AFTER = timedelta(hours=24)

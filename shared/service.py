@@ -13,19 +13,22 @@ from fastapi import APIRouter, FastAPI
 from faststream.kafka import KafkaBroker
 from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_exponential
 
-from shared import healing, leases
+from shared import healing, leases, watching
 from shared.bus import Applier
 from shared.consumer import ChangeConsumer, Consumer, ListeningConsumer, kafka_broker
-from shared.healing import Retrier, every
+from shared.healing import SELDOM, Retrier, every
 from shared.http.app import create_app
 from shared.listening import listeners_of
 from shared.log import log, set_up_logs
 from shared.operating import Operating
+from shared.orders import ORDERED
+from shared.parking import PARKED
 from shared.reactions import activate, followers_of, reactions_of
 from shared.replicas import replicas_of
 from shared.settings import settings
 from shared.trace import set_up_traces
 from shared.tx import Database, DatabaseAway, Restored
+from shared.watching import Watch
 from shared.workers import JobRunner, chores_of, jobs_of
 
 
@@ -74,10 +77,11 @@ class Service:
         database, retrier = applier.database, Retrier(applier)
         return [
             every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
-            every(1.0, lambda: healing.check_expected(database), "check heads"),
-            every(1.0, retrier.retry_due, "retry parked", applier.parked),
-            every(1.0, Operating(retrier).carry_out, "carry out orders", applier.ordered),
-            every(1.0, lambda: healing.restate_wanted(database), "restate"),
+            every(watching.EVERY, Watch(database).look, "watch"),
+            every(SELDOM, lambda: healing.check_expected(database), "check heads", database.waker(healing.MISSING)),
+            every(SELDOM, retrier.retry_due, "retry parked", database.waker(PARKED)),
+            every(SELDOM, Operating(retrier).carry_out, "carry out orders", database.waker(ORDERED)),
+            every(SELDOM, lambda: healing.restate_wanted(database), "restate", database.waker(healing.TO_RESTATE)),
             leases.keep(database),
             *(consumer.keep_reading() for consumer in self.consumers),
             every(3600, lambda: healing.tidy(database), "tidy"),

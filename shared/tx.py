@@ -263,8 +263,7 @@ class Database:
         self.service = service
         self.holder = secrets.randbits(31)
         """Names this process in the leases it takes."""
-        self.wakers: dict[str, asyncio.Event] = {}
-        """Woken after a commit that scheduled work of this kind."""
+        self._wakers: dict[str, asyncio.Event] = {}
 
     @classmethod
     async def connect(cls, url: str, service: str, size: int = 8) -> "Database":
@@ -286,6 +285,14 @@ class Database:
     async def close(self) -> None:
         await self.pool.close()
 
+    def waker(self, name: str) -> asyncio.Event:
+        """Set when there is something to do for the background task of this name, or for the job: ``job <kind>``."""
+        return self._wakers.setdefault(name, asyncio.Event())
+
+    def wake_all(self) -> None:
+        for wake in self._wakers.values():
+            wake.set()
+
     @asynccontextmanager
     async def transaction(
         self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False
@@ -296,8 +303,8 @@ class Database:
             if writes or org or user:
                 await tx.enter(*writes, org=org, user=user)
             yield tx
-        for kind in tx.scheduled & self.wakers.keys():
-            self.wakers[kind].set()
+        for kind in tx.scheduled:
+            self.waker(f"job {kind}").set()
         for call in tx.after_commit:
             call()
 

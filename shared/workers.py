@@ -15,7 +15,7 @@ from uuid import UUID
 
 from shared.changes import Context, stream_id
 from shared.failpoints import failpoint
-from shared.healing import every
+from shared.healing import SELDOM, every
 from shared.log import log, working_on
 from shared.metrics import metrics
 from shared.parking import Failure
@@ -24,7 +24,11 @@ from shared.tx import Database, DatabaseAway, Tx
 
 LEASE = timedelta(seconds=30)
 AT_ONCE = 20
-POLL = 1.0
+READY = (
+    "o.leased_until < now() AND (o.due_at <= now() OR "
+    "(o.target IN (SELECT 'org:' || c.org_id FROM test_clocks c) AND o.due_at <= mesh_now(substr(o.target, 5)::uuid)))"
+)
+"""A row ``o`` of ``due`` whose time has come."""
 
 
 @dataclass
@@ -126,11 +130,9 @@ def jobs_of(service: str) -> list[Job]:
     return [j for j in _jobs.values() if j.service == service]
 
 
-_LEASE = """
+_LEASE = f"""
 UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1, holder = $5
-FROM (SELECT o.kind, o.target, o.id FROM due o
-      WHERE o.kind = $1 AND o.leased_until < now() AND (o.due_at <= now() OR (
-          o.target IN (SELECT 'org:' || c.org_id FROM test_clocks c) AND o.due_at <= mesh_now(substr(o.target, 5)::uuid)))
+FROM (SELECT o.kind, o.target, o.id FROM due o WHERE o.kind = $1 AND {READY}
       ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED) ready
 WHERE d.kind = ready.kind AND d.target = ready.target AND d.id = ready.id
 RETURNING d.target, d.id, d.attempt, d.context, d.leased_until AS lease, d.since < now() - $4::interval AS overdue"""
@@ -149,12 +151,12 @@ class JobRunner:
     def __init__(self, database: Database, job: Job) -> None:
         self.database = database
         self.job = job
-        self.wake = database.wakers.setdefault(job.kind, asyncio.Event())
+        self.wake = database.waker(f"job {job.kind}")
         for outcome in ("done", "retry", "given up"):
             metrics.work_done.labels(job.kind, outcome)
 
     async def run(self) -> None:
-        await every(POLL, self.run_due, f"{'worker' if self.job.outside else 'timer'} {self.job.kind}", self.wake)
+        await every(SELDOM, self.run_due, f"{'worker' if self.job.outside else 'timer'} {self.job.kind}", self.wake)
 
     async def run_due(self) -> None:
         """Takes up everything that is due, so many pieces at a time; a slow one holds up no other. Ends when all of it is done."""
@@ -189,7 +191,7 @@ class JobRunner:
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             return
         woken = asyncio.create_task(self.wake.wait())
-        await asyncio.wait({*running, woken}, timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*running, woken}, timeout=SELDOM, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
         self.wake.clear()
 

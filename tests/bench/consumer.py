@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import uvloop
-
 from shared import healing
 from shared.bus import Applier
 from shared.consumer import ChangeConsumer, kafka_broker
 from shared.healing import Retrier, every
 from shared.log import set_up_logs
+from shared.parking import PARKED
 from shared.reactions import Reaction
 from shared.replicas import replicas_of
 from shared.rows import Pattern, Row
@@ -84,7 +83,7 @@ async def _consume(service: str, kind: str) -> None:
     background = [
         every(healing.HEADS_EVERY, lambda: healing.announce_heads(database), "announce heads"),
         every(1.0, lambda: healing.check_expected(database), "check heads"),
-        every(1.0, Retrier(applier).retry_due, "retry parked", applier.parked),
+        every(1.0, Retrier(applier).retry_due, "retry parked", database.waker(PARKED)),
     ]
     tasks = [asyncio.create_task(one) for one in background]
     await broker.start()
@@ -95,4 +94,4 @@ async def _consume(service: str, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_consume(sys.argv[1], sys.argv[2]))
+    asyncio.run(_consume(sys.argv[1], sys.argv[2]))
