@@ -41,12 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[LEFT_OUT] = containers.leave_out(config, items)
 
 
-def _turn(item: pytest.Item) -> int:
+def _turn(item: pytest.Item) -> tuple[int, str]:
     """In random order, but those with a mesh of their own first, one mesh after the other: no mesh runs beside another that is measured or hurt."""
-    if item.get_closest_marker("last"):
-        return 3
     fixtures = getattr(item, "fixturenames", ())
-    return 0 if "tried" in fixtures else 1 if "bus" in fixtures else 2
+    if "bus" in fixtures:
+        return 1, str(item.path.parent)
+    return 3 if item.get_closest_marker("last") else 0 if "tried" in fixtures else 2, ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
