@@ -16,6 +16,8 @@ from tests.faults.ledger import Ledger, OwedDatabase
 from tests.mesh import PASSWORD
 
 KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset")
+THINKS = 20.0
+"""Seconds that people take over a mail: flows in flight cost nothing meanwhile."""
 VERIFY, RESET = "Verify your address", "Set a new password"
 
 
@@ -227,7 +229,7 @@ class Load:
             await self.client.finished(flow_id)
         async with self._flight("verify or reset") as flight:
             await self.client.mails(email, VERIFY)
-            await flight.thinks(rng, 8)
+            await flight.thinks(rng, THINKS)
             await self._verify(email)
 
     async def _suspends(self, rng: random.Random, home: Home) -> None:
@@ -248,7 +250,7 @@ class Load:
             made = await self._start(flight, "POST", "org", path, {"email": mate.email, "role": rng.choice(("member", "admin"))}, home.owner)
             self.ledger.invitations[made["id"]] = mate.email
             await self.client.mails(mate.email, made["id"])
-            await flight.thinks(rng, 8)
+            await flight.thinks(rng, THINKS)
             await self.client.send("POST", "org", f"/invitations/{made['id']}/accept", None, mate)
             self.ledger.members[home.org_id, mate.user_id] = made["role"]
             await self.client.finished(flight.flow_id or "")
