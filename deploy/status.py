@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from deploy import connect, kafka, process
+from deploy.connectors import Registry
 from deploy.environment import Environment
 from deploy.plan import Plan
 from deploy.postgres import Server, control_plane, data_plane
@@ -94,7 +95,7 @@ class Observer:
         worker = connect.Worker.of(self.state, self.plan)
         state = self._state(connect.NAME, worker.registry.healthy)
         names = [f"{database}-changes" for database in self.plan.placement]
-        connectors = {name: worker.registry.state(name) if state == "up" else "UNKNOWN" for name in names}
+        connectors = {name: _state_of(worker.registry, name) if state == "up" else "UNKNOWN" for name in names}
         return {"url": worker.url, "pid": self._pid(connect.NAME), "state": state, "connectors": connectors}
 
     def _server(self, server: Server) -> Document:
@@ -124,6 +125,13 @@ class Observer:
         document["operator_token"] = environment.operator_token
         if self.plan.services:
             document["stripe"]["api_key"] = environment.stripe_key
+
+
+def _state_of(registry: Registry, connector: str) -> str:
+    try:
+        return registry.state(connector)
+    except requests.RequestException:  # it has just ended
+        return "UNKNOWN"
 
 
 def _ok(url: str) -> bool:
