@@ -167,6 +167,20 @@ async def test_a_connection_that_is_lost_in_a_reaction_is_nobodys_mistake(probe:
     assert not await probe.parked(log)
 
 
+async def test_a_table_that_is_migrated_under_a_reaction_parks_nothing(probe: Probe, log: Log) -> None:
+    async def returning(tx: Tx, thing: Thing) -> None:
+        await tx.records("INSERT INTO effects (value) VALUES ($1) RETURNING *", thing.value)
+
+    applier = await probe.applier(returning)
+    await applier.apply([log.change(1)])
+    await probe.admin.execute("ALTER TABLE probe.effects ADD COLUMN later int")
+    await applier.apply([log.change(2)])
+    await probe.admin.execute("ALTER TABLE probe.effects DROP COLUMN later")
+    await applier.apply([log.change(3)])
+    assert await probe.effects(log) == [1, 2, 3]
+    assert not await probe.parked(log)
+
+
 async def test_a_connection_that_was_lost_earlier_in_a_transaction_is_the_database_being_away(probe: Probe) -> None:
     with pytest.raises(DatabaseAway):
         async with probe.database.transaction() as tx:
