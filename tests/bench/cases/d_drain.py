@@ -15,11 +15,11 @@ async def drain(bench: Bench) -> None:
     changes = 40_000 if bench.quick else 200_000
     async with a_bus(ORGS) as bus:
         await alone_in(bus, 20_000)
-        await _from_kafka(bus, 20_000)
+        await from_kafka(bus, 20_000)
         for _ in range(1 if bench.quick else 3):
             alone = await alone_in(bus, changes)
             bench.saw("connector alone", "changes/s", changes / alone)
-            bench.saw("one change a reaction, published, from Kafka", "effects/s", changes / await _from_kafka(bus, changes), at_least=5000)
+            bench.saw("one change a reaction, published, from Kafka", "effects/s", changes / await from_kafka(bus, changes), at_least=5000)
             for kind, reader in (("replica", "replicas"), ("keep_all", "reactions")):
                 took = await together_in(bus, changes, kind, reader)
                 name = "replica" if kind == "replica" else "set-based reaction"
@@ -50,7 +50,7 @@ async def alone_in(bus: Bus, changes: int) -> float:
     return time.monotonic() - began
 
 
-async def _from_kafka(bus: Bus, changes: int) -> float:
+async def from_kafka(bus: Bus, changes: int) -> float:
     """Seconds from a consumer's joining until the last effect is committed."""
     async with bus.consumer("billing", "publish"):
         began = time.monotonic()

@@ -13,7 +13,7 @@ from shared.tx import Database
 from tests.bench.bus import Bus, a_bus, until
 from tests.bench.cases.b_sign_up import series
 from tests.bench.cases.c_latency import steady
-from tests.bench.cases.d_drain import alone_in, together_in
+from tests.bench.cases.d_drain import alone_in, from_kafka, together_in
 from tests.bench.meshes import a_mesh, memory, work
 from tests.bench.registry import Bench, case
 
@@ -47,8 +47,9 @@ async def scale(bench: Bench) -> None:
 
 async def _bus(bench: Bench, bus: Bus, size: int) -> None:
     changes = 40_000 if bench.quick else 200_000
-    await alone_in(bus, changes)
-    alone = await alone_in(bus, changes)
+    for _ in ("to warm up", "to count"):
+        alone = await alone_in(bus, changes)
+        await from_kafka(bus, changes)
     took = await together_in(bus, changes, "replica", "replicas")
     bench.saw(f"{size} organizations: replica, against the connector alone", "ratio", alone / took)
     bus.fresh_orgs(size)
