@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import uvloop
-
 from services.agent import catalog, databases, main
 from services.agent.catalog import Actual, ActualDatabase, Owner
 from services.agent.settings import Settings
@@ -99,4 +97,4 @@ if __name__ == "__main__":
     set_up_logs("fleet", "ERROR")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     _imagine()
-    uvloop.run(_lead())
+    asyncio.run(_lead())
