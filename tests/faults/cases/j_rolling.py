@@ -33,7 +33,7 @@ _TRAVELED = """SELECT count(*) FROM console.history WHERE name LIKE 'org/%' AND 
 @case("rolling change: the last tag's code beside this one, with an expand-and-contract migration")
 async def rolling_change(world: World) -> None:
     """Each service runs once in the old code and once in the new, requests shared among both, and the agent in the old. A published
-    table grows, is filled, and shrinks again when the services in the old code have ended; the old agent goes on for a while.
+    table and a copy of it grow, are filled, and shrink again when the services in the old code have ended; the old agent goes on for a while.
     """
     lab, client = world.lab, world.load.client
     twins = tuple(f"{service}-2" for service in SERVICES)
@@ -50,12 +50,12 @@ async def rolling_change(world: World) -> None:
                 services = lab.mesh.status()["services"]
                 await client.share({name: service["urls"] for name, service in services.items()})
                 await asyncio.sleep(5)
-                await _as_owner(world, _EXPAND)
+                await _as_owners(world, _EXPAND, "org", "provisioning")
                 await _fill(world)
                 await asyncio.sleep(15)
                 await client.share({name: service["urls"][:1] for name, service in services.items()})
             await lab.healthy()
-            await _as_owner(world, _CONTRACT)
+            await _as_owners(world, _CONTRACT, "provisioning", "org")
             await asyncio.sleep(10)
         failed = {status: n for status, n in (client.answers - before).items() if status == 0 or status >= 500}
         if failed:
@@ -88,9 +88,14 @@ def _edited(old: Path) -> Iterator[str]:
             yield f"{file.relative_to(old)} was changed since the old code: add a new file instead"
 
 
-async def _as_owner(world: World, sql: str) -> None:
+async def _as_owners(world: World, sql: str, *services: str) -> None:
+    for service in services:
+        await _as_owner(world, service, sql)
+
+
+async def _as_owner(world: World, service: str, sql: str) -> None:
     """As a migration does it: in a transaction that gives up rather than have everybody wait behind it."""
-    connection = await asyncpg.connect(world.lab.mesh.databases.url("org", "owner"))
+    connection = await asyncpg.connect(world.lab.mesh.databases.url(service, "owner"))
     try:
         while True:
             try:
