@@ -46,6 +46,8 @@ class Client:
     http: httpx.AsyncClient
     answers: Counter[int] = field(default_factory=Counter)
     """How often each status was answered; 0 is no answer."""
+    failures: list[str] = field(default_factory=list)
+    """In words: each request that got no answer, or one that is the mesh's fault."""
     doors: dict[str, list[str]] = field(init=False)
     """Service → its replicas that requests are shared among, as a balancer would."""
     _under_way: Counter[str] = field(default_factory=Counter)
@@ -102,12 +104,15 @@ class Client:
         self._under_way[door] += 1
         try:
             answer = await self.http.request(method, door + path, json=json, headers=headers)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
             self.answers[0] += 1
+            self.failures.append(f"{method} {service}{path} at {door}: {error!r}")
             return None
         finally:
             self._under_way[door] -= 1
         self.answers[answer.status_code] += 1
+        if answer.is_server_error:
+            self.failures.append(f"{method} {service}{path} at {door}: {answer.status_code} {answer.text[:200]}")
         return answer
 
     async def share(self, doors: dict[str, list[str]]) -> None:
