@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,21 +41,22 @@ async def rolling_change(world: World) -> None:
     with tempfile.TemporaryDirectory(prefix="mesh old code ") as folder:
         old = await asyncio.to_thread(_unpack, Path(folder))
         world.load.ledger.surprises += _edited(old)
-        before = len(client.failures)
 
         def change(command: process.Command) -> process.Command:
             return replace(command, folder=old)
 
         async with lab.replicas(*SERVICES), lab.otherwise(("agent-local",), change, signal.SIGTERM):
-            async with lab.otherwise(twins, change, signal.SIGTERM):
-                services = lab.mesh.status()["services"]
+            async with AsyncExitStack() as one_by_one:
+                for twin in twins:
+                    one_by_one.push_async_callback(lab.healthy)
+                    await one_by_one.enter_async_context(lab.otherwise((twin,), change, signal.SIGTERM))
+                services, before = (await asyncio.to_thread(lab.mesh.status))["services"], len(client.failures)
                 await client.share({name: service["urls"] for name, service in services.items()})
                 await asyncio.sleep(5)
                 await _as_owners(world, _EXPAND, "org", "provisioning")
                 await _fill(world)
                 await asyncio.sleep(15)
                 await client.share({name: service["urls"][:1] for name, service in services.items()})
-            await lab.healthy()
             await _as_owners(world, _CONTRACT, "provisioning", "org")
             await asyncio.sleep(10)
         world.load.ledger.surprises += client.failures[before:]
