@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 
+import asyncpg
+
 from shared import orders, parking, positions, replicas
 from shared.changes import HEADS, Change, stream_id, stream_kind
 from shared.failpoints import failpoint
@@ -20,9 +22,9 @@ from shared.metrics import metrics
 from shared.orders import CONSOLE, ORDERS
 from shared.positions import FOLLOWERS, REACTIONS, READERS, REPLICAS, Key, Progress
 from shared.reactions import Follower, Reaction, sources_of
-from shared.replicas import Replica
+from shared.replicas import Replica, replicas_of
 from shared.trace import span, trace_id
-from shared.tx import Database, DatabaseAway, Tx
+from shared.tx import Database, DatabaseAway, TablesChanged, Tx
 
 Groups = dict[Key, list[Change]]
 LANES = 4
@@ -140,6 +142,15 @@ class Applier:
     # Replicas
 
     async def _apply_replicas(self, groups: Groups) -> None:
+        try:
+            await self._write_replicas(groups)
+        except asyncpg.UndefinedColumnError as error:
+            known, self.replicas = self.replicas, await replicas_of(self.database.pool, self.service)
+            if self.replicas == known:
+                raise
+            raise TablesChanged(repr(error)) from error
+
+    async def _write_replicas(self, groups: Groups) -> None:
         async with self.database.transaction() as tx:
             progresses = await positions.lock(tx, REPLICAS, groups, jump=True)
             await self._lock_streams(tx, progresses, set())

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from zlib import crc32
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -54,10 +55,18 @@ class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self.yes = True
 
 
+def _place(topics: Iterable[str]) -> str | None:
+    """This replica's own place in a group, if it has one. Other topics, another place: whoever takes an old place again gets the partitions
+    that belong to it from Kafka, without being asked which topics it reads now.
+    """
+    instance = settings().kafka_instance
+    return f"{instance}-{crc32(' '.join(sorted(topics)).encode()):08x}" if instance else None
+
+
 class Consumer:
     """One consumer group over some topics, handing over batches of raw records."""
 
-    def __init__(self, broker: KafkaBroker, applier: Applier, group: str, topics: Iterable[str]) -> None:
+    def __init__(self, broker: KafkaBroker, applier: Applier, group: str, topics: Sequence[str]) -> None:
         self.applier = applier
         self._committed_at = 0.0
         self.joined = _Joined()
@@ -66,7 +75,7 @@ class Consumer:
         self._subscriber = broker.subscriber(
             *topics,
             group_id=group,
-            group_instance_id=settings().kafka_instance or None,
+            group_instance_id=_place(topics),
             batch=True,
             max_records=MAX_RECORDS,
             batch_timeout_ms=500,
@@ -146,7 +155,7 @@ class Consumer:
 class ChangeConsumer(Consumer):
     """One consumer group a service over the change topics of all services."""
 
-    def __init__(self, broker: KafkaBroker, applier: Applier, topics: Iterable[str]) -> None:
+    def __init__(self, broker: KafkaBroker, applier: Applier, topics: Sequence[str]) -> None:
         super().__init__(broker, applier, applier.service, topics)
 
     async def _take(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
@@ -180,7 +189,7 @@ class ChangeConsumer(Consumer):
 class ListeningConsumer(Consumer):
     """One consumer group over the topics of a listener. Records of one key are heard in order, keys side by side."""
 
-    def __init__(self, broker: KafkaBroker, applier: Applier, listener: Listener, topics: Iterable[str]) -> None:
+    def __init__(self, broker: KafkaBroker, applier: Applier, listener: Listener, topics: Sequence[str]) -> None:
         super().__init__(broker, applier, listener.name, topics)
         self._listener = listener
         self._slots = asyncio.Semaphore(LISTENING_AT_ONCE)

@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     kafka_instance: str = Field(default="", description="This replica's own name: started again it takes its place in Kafka's groups at once")
     mesh_services: str = Field(default="user,org,billing,notification,provisioning,console", description="Services whose changes are read")
     data_planes: str = Field(default="local", description="Data planes whose agents are listened to (provisioning)")
+    own_feed_topics: int = Field(default=1000, ge=0, description="Organizations with a feed topic of their own; later ones share pool topics (provisioning)")
     http_host: str = Field(default="127.0.0.1", description="Where the REST API listens")
     http_port: int = Field(default=8000, description="Its port; 0 picks a free one")
     console_url: str = Field(default="http://127.0.0.1:8005", description="Base of the Location of every flow")

@@ -52,6 +52,10 @@ class DatabaseAway(Exception):
     """
 
 
+class TablesChanged(DatabaseAway):
+    """A migration changed a table under statements that were planned before. They are planned anew now: whoever begins again succeeds."""
+
+
 @dataclass(frozen=True)
 class Position:
     """How far a stream of a service had come when something was written; a caller hands it on to read its own write."""
@@ -229,6 +233,8 @@ class translated:  # noqa: N801 - reads as a word at its call sites
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None:
             return
+        if isinstance(error, asyncpg.InvalidCachedStatementError):
+            raise TablesChanged(repr(error)) from error
         if self._passes(error):
             raise DatabaseAway(repr(error)) from error
         if isinstance(error, asyncpg.PostgresError):

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError, for_code
 
 from services.agent import kafka
 from services.agent.backoff import Backoff
-from services.agent.inbox import Listener
+from services.agent.inbox import Listener, Record
 from services.agent.reader import Reader
 from services.agent.settings import Settings
 from shared.log import log
@@ -44,8 +44,11 @@ class Feeds:
     def __init__(self, settings: Settings, listener: Listener) -> None:
         self._access = kafka.access(settings)
         self._always = {settings.assignments_topic: frozenset[UUID]()}
-        self._arrivals = Reader(self._access, 20, listener, self._lost)
-        self._settled = Reader(self._access, 500, listener, self._lost)
+        self._listener = listener
+        self._arrivals = Reader(self._access, 20, self._hear, self._lost)
+        self._settled = Reader(self._access, 500, self._hear, self._lost)
+        self._read: dict[str, int] = {}
+        """How far a topic was read before it was begun again."""
         self._arrived: dict[str, float] = {}
         self._searches: dict[str, _Search] = {}
         self._wanted: dict[str, frozenset[UUID]] = {}
@@ -62,6 +65,7 @@ class Feeds:
         wanted = {**self._always, **topics}
         for topic in self._wanted.keys() - wanted.keys():
             self._stop(topic)
+            self._read.pop(topic, None)
         for topic, orgs in wanted.items():
             if topic not in self._wanted or orgs - self._wanted[topic]:
                 self._stop(topic)
@@ -75,12 +79,16 @@ class Feeds:
         self._searches.pop(topic, None)
         self._arrived.pop(topic, None)
         self._quick.discard(topic)
-        self._arrivals.leave({topic})
-        self._settled.leave({topic})
+        left = self._arrivals.leave({topic}) | self._settled.leave({topic})
+        self._read[topic] = max(self._read.get(topic, 0), *left.values(), 0)
+
+    def _hear(self, records: list[Record]) -> None:
+        self._listener([record._replace(again=record.offset < self._read.get(record.topic, 0)) for record in records])
 
     def _lost(self, topic: str) -> None:
         """A reader had to give it up: the search begins again."""
         self._arrived.pop(topic, None)
+        self._read.pop(topic, None)
         if topic in self._wanted:
             search = self._searches[topic] = _Search()
             search.at = time.monotonic() + search.backoff.wait()

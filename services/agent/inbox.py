@@ -20,6 +20,8 @@ class Record(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
+    again: bool = False
+    """It was read before, and is now only because its topic speaks of one more tenant: nobody has said it again."""
 
 
 class Unusable(Exception):
@@ -56,7 +58,7 @@ class Inbox:
             else:
                 if news is News.CHANGED:
                     heard.changed.add(org_id)
-                elif news is News.REPEATED:
+                elif news is News.REPEATED and not record.again:
                     heard.repeated.setdefault(org_id, set()).add(resource)
         return Heard(heard.changed, heard.repeated, self.topics() != before)
 

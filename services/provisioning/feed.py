@@ -21,9 +21,13 @@ from schemas.feed import (
 )
 from schemas.provisioning import Database, Tenant
 from schemas.provisioning import Login as LoginRow
+from shared.settings import settings
 from shared.tx import Tx
 
 Kind = Literal["tenant", "database", "login"]
+
+POOL = 20
+"""Tenants that share a topic, about: an agent reads a pool from its beginning for each tenant that joins it."""
 
 _FIRST, _LONGEST = timedelta(seconds=10), timedelta(minutes=5)
 
@@ -58,9 +62,12 @@ class HeldLogin(LoginRow):
     repeats: int
 
 
-def topic_of(org_id: UUID) -> str:
-    """A tenant's own topic, while there is room for one each; the name is data, so a pool may take its place."""
-    return f"tenant.{org_id}.feed"
+async def topic_for(tx: Tx, org_id: UUID, data_plane: str) -> str:
+    """Where a tenant that is to be placed will be told of: a topic of its own while there is room for one each, else one that it shares
+    with others of its data plane. The name is kept with the tenant; all else is the same.
+    """
+    everywhere, here = (await tx.records("SELECT count(*), count(*) FILTER (WHERE data_plane = $1) FROM placements", data_plane))[0]
+    return f"tenant.{org_id}.feed" if everywhere < settings().own_feed_topics else f"pool.{data_plane}.{here // POOL}.feed"
 
 
 async def tenant(tx: Tx) -> HeldTenant:

@@ -14,9 +14,10 @@ from shared.tx import Tx
 async def place(tx: Tx, org_id: UUID) -> None:
     """Gives the organization a data plane and asks Kafka for its feed. Raises :class:`NotYet` when no data plane is known."""
     data_plane = await data_planes.roomiest(tx)
+    topic = await feed.topic_for(tx, org_id, data_plane)
     await tx.run("INSERT INTO placements (org_id, data_plane) VALUES ($1, $2)", org_id, data_plane)
-    await tx.run("INSERT INTO tenants (data_plane, topic) VALUES ($1, $2)", data_plane, feed.topic_of(org_id))
-    await kafka_grants.ask(tx, feed.topic_of(org_id), data_plane)
+    await tx.run("INSERT INTO tenants (data_plane, topic) VALUES ($1, $2)", data_plane, topic)
+    await kafka_grants.ask(tx, topic, data_plane)
 
 
 async def open_feed(tx: Tx) -> None:

@@ -27,7 +27,7 @@ from shared.log import about
 from shared.positions import READERS
 from shared.settings import settings
 from shared.trace import current_traceparent, trace_id, well_formed
-from shared.tx import Database, Position, Tx
+from shared.tx import Database, Position, TablesChanged, Tx
 
 WRITES = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 _POSITION_WAIT = 5.0
@@ -198,34 +198,45 @@ def etag(value: Any) -> str:
     return '"' + hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24] + '"'
 
 
+Handler = Callable[[Request], Awaitable[Response]]
+
+
 class UnitRoute(APIRoute):
     """A route whose handler runs inside the request's transaction."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+    def get_route_handler(self) -> Handler:  # type: ignore[override]
         handler = super().get_route_handler()
 
         async def in_transaction(request: Request) -> Response:
             late = await _wait_for_positions(request)
             if late:
                 return late
-            unit = request.state.unit = Unit(request)
-            about.set(about.get() | unit.as_logged())
             try:
-                response = await handler(request)
-                await unit.finish(response)
-            except Replayed as replayed:
-                await unit.abort()
-                return replayed.response
-            except BaseException as error:
-                await unit.end_with(error)
-                if not problems.is_surprise(error):
-                    raise
-                return problems.failed(error)
-            if unit.writes:
-                failpoint("answer")
-            return _tagged(request, response)
+                return await _attempt(request, handler)
+            except TablesChanged:
+                return await _attempt(request, handler)
 
         return in_transaction
+
+
+async def _attempt(request: Request, handler: Handler) -> Response:
+    """The handler in a transaction of its own. What a refusal or trouble of the database means to the caller is said by who catches it."""
+    unit = request.state.unit = Unit(request)
+    about.set(about.get() | unit.as_logged())
+    try:
+        response = await handler(request)
+        await unit.finish(response)
+    except Replayed as replayed:
+        await unit.abort()
+        return replayed.response
+    except BaseException as error:
+        await unit.end_with(error)
+        if not problems.is_surprise(error):
+            raise
+        return problems.failed(error)
+    if unit.writes:
+        failpoint("answer")
+    return _tagged(request, response)
 
 
 def _tagged(request: Request, response: Response) -> Response:

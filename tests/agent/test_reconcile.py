@@ -290,6 +290,7 @@ async def test_a_repeated_record_is_reported_again_and_changes_nothing(house: Ho
     assert house.db.id in house.world.hear(again).repeated[house.org.id]
     in_another_trace = again._replace(value=(again.value or b"").replace(b'{"', b'{"traceparent": "00-' + b"a" * 32 + b"-" + b"b" * 16 + b'-01", "', 1))
     assert in_another_trace != again
+    assert not house.world.hear(again._replace(again=True)).repeated, "a pool read once more for another tenant was not said again"
     assert house.db.id in house.world.hear(in_another_trace).repeated[house.org.id], "said again by a timer it has a span of its own"
 
 

@@ -75,7 +75,7 @@ def command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter runs: to see that it works, not to quote.")] = False,
     names_only: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,
 ) -> None:
-    """Measure start, idle, sign-up, latency, drain, writes, restating, flows and scale. Exits 1 when a case could not be measured."""
+    """Measure start, idle, sign-up, latency, drain, writes, restating, flows, scale and returning agents. Exits 1 when a case could not be measured."""
     unknown = [name for name in case or [] if name not in CASES]
     if names_only or unknown:
         print("\n".join(CASES))

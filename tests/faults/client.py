@@ -45,9 +45,18 @@ class Client:
     ledger: Ledger
     http: httpx.AsyncClient
     answers: Counter[int] = field(default_factory=Counter)
+    """How often each status was answered; 0 is no answer."""
+    failures: list[str] = field(default_factory=list)
+    """In words: each request that got no answer, or one that is the mesh's fault."""
+    doors: dict[str, list[str]] = field(init=False)
+    """Service → its replicas that requests are shared among, as a balancer would."""
+    _under_way: Counter[str] = field(default_factory=Counter)
     _mails: dict[str, list[Mail]] = field(default_factory=lambda: defaultdict(list))
     _known: set[str] = field(default_factory=set)
     _wanted: dict[str, asyncio.Future[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.doors = {name: [service["url"]] for name, service in self.document["services"].items()}
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -70,9 +79,9 @@ class Client:
 
         Raises :class:`Refused` for an answer that asks for nothing to be repeated; the ledger keeps it as a surprise.
         """
-        key, url = uuid.uuid4().hex, self.document["services"][service]["url"] + path
+        key = uuid.uuid4().hex
         while True:
-            answer = await self._once(method, url, json, who, key)
+            answer = await self._once(method, service, path, json, who, key)
             if answer is None or answer.status_code in (429, 502, 503) or "key-in-use" in answer.text:
                 await asyncio.sleep(random.uniform(0.1, 0.4))  # noqa: S311 - jitter
             elif answer.status_code == 401 and who:
@@ -87,17 +96,31 @@ class Client:
                     raise Refused(answer.text)
                 await asyncio.sleep(0.3)
 
-    async def _once(self, method: str, url: str, json: Any, who: Who | None, key: str) -> httpx.Response | None:
+    async def _once(self, method: str, service: str, path: str, json: Any, who: Who | None, key: str) -> httpx.Response | None:
         headers = {"Idempotency-Key": key}
         if who:
             headers |= ({"Authorization": f"Bearer {who.token}"} if who.token else {}) | ({"Mesh-Position": who.seen} if who.seen else {})
+        door = random.choice(self.doors[service])  # noqa: S311 - a balancer
+        self._under_way[door] += 1
         try:
-            answer = await self.http.request(method, url, json=json, headers=headers)
-        except httpx.HTTPError:
+            answer = await self.http.request(method, door + path, json=json, headers=headers)
+        except httpx.HTTPError as error:
             self.answers[0] += 1
+            self.failures.append(f"{method} {service}{path} at {door}: {error!r}")
             return None
+        finally:
+            self._under_way[door] -= 1
         self.answers[answer.status_code] += 1
+        if answer.is_server_error:
+            self.failures.append(f"{method} {service}{path} at {door}: {answer.status_code} {answer.text[:200]}")
         return answer
+
+    async def share(self, doors: dict[str, list[str]]) -> None:
+        """From now on requests go to these doors; returns when none is under way at any other."""
+        left = {door for service in self.doors.values() for door in service} - {door for service in doors.values() for door in service}
+        self.doors = doors
+        while any(self._under_way[door] for door in left):  # noqa: ASYNC110 - a number, no event
+            await asyncio.sleep(0.05)
 
     async def sign_in(self, who: Who) -> None:
         password = self.ledger.passwords.get(who.email, PASSWORD)

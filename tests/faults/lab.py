@@ -49,12 +49,12 @@ class Lab:
         await asyncio.to_thread(self.mesh.wait, condition, timeout, what)
 
     @contextlib.asynccontextmanager
-    async def down(self, *names: str) -> AsyncIterator[None]:
-        """These processes are killed and stay down inside."""
+    async def down(self, *names: str, number: int = signal.SIGKILL) -> AsyncIterator[None]:
+        """These processes are killed, or ended by another signal, and stay down inside."""
         for name in names:
             self.mesh.hold(name)
         try:
-            await self.kill(*names)
+            await self.kill(*names, number=number)
             yield
         finally:
             for name in names:
@@ -70,16 +70,19 @@ class Lab:
             await asyncio.to_thread(Mesh.start, self.mesh.state.root, replicas={})
 
     @contextlib.asynccontextmanager
-    async def otherwise(self, names: tuple[str, ...], change: Callable[[process.Command], process.Command]) -> AsyncIterator[None]:
+    async def otherwise(
+        self, names: tuple[str, ...], change: Callable[[process.Command], process.Command], number: int = signal.SIGKILL
+    ) -> AsyncIterator[None]:
         """Inside, these processes run with another command; afterwards the supervisor starts them as they were."""
         table = {u.name: u for u in units(self.mesh.state, self.mesh.plan)}
-        async with self.down(*names):
+        async with self.down(*names, number=number):
             await self.until(lambda: not any(self.mesh.pid(n) for n in names), 20, "processes to be down")
             for name in names:
                 process.start(self.mesh.state, change(table[name].command()))
             await self.healthy()
             yield
-            await self.kill(*names)
+            await self.kill(*names, number=number)
+            await self.until(lambda: not any(self.mesh.pid(n) for n in names), 20, "processes to be down")
 
     async def run(self, sql: str, url: str | None = None) -> None:
         """A statement that cannot be inside of a transaction, or answers nothing."""

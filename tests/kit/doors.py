@@ -1,15 +1,22 @@
 """The doors of the scratch service, served inside the test: for what the kit does around every door."""
 
 from typing import Any
+from uuid import UUID
 
 import httpx
 from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
 
 from shared.http.app import create_app
 from shared.http.callers import OpenTx, Person, PersonTx
 from shared.http.routing import new_router
 from shared.settings import settings
 from shared.tx import Database
+
+
+class Effect(BaseModel):
+    org_id: UUID
+    value: int
 
 
 def _router() -> APIRouter:
@@ -26,6 +33,11 @@ def _router() -> APIRouter:
     @router.get("/both")
     async def both(caller: Person, tx: OpenTx) -> dict[str, Any]:
         return {"me": str(caller.user_id)}
+
+    @router.post("/effects", status_code=201)
+    async def have_an_effect(body: Effect, tx: OpenTx) -> Effect:
+        await tx.enter(f"org:{body.org_id}")
+        return await tx.one(Effect, "INSERT INTO effects (value) VALUES ($1) RETURNING *", body.value)
 
     @router.get("/broken")
     async def broken(tx: OpenTx) -> None:

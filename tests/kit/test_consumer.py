@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import ConsumerRecord
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from shared.bus import Applier
 from shared.consumer import Consumer, kafka_broker
-from shared.settings import Settings
+from shared.settings import Settings, settings
 from tests.kit.conftest import Probe
 from tests.mesh import TestMesh
 
@@ -52,17 +53,51 @@ async def topic(access: dict[str, str]) -> AsyncIterator[str]:
     await asyncio.to_thread(admin.delete_topics([name])[name].result)
 
 
-@pytest.fixture
-async def reader(probe: Probe, access: dict[str, str], topic: str) -> AsyncIterator[Reader]:
-    settings = Settings(kafka_bootstrap=access["bootstrap.servers"], kafka_username=access["sasl.username"], kafka_password=SecretStr(access["sasl.password"]))
-    broker = kafka_broker(settings, "probe")
-    reader = Reader(broker, Applier(probe.database, [], {}), topic, [topic])
+another_topic = topic
+
+
+@asynccontextmanager
+async def reading(probe: Probe, access: dict[str, str], group: str, *topics: str) -> AsyncIterator[Reader]:
+    access_settings = Settings(
+        kafka_bootstrap=access["bootstrap.servers"], kafka_username=access["sasl.username"], kafka_password=SecretStr(access["sasl.password"])
+    )
+    broker = kafka_broker(access_settings, "probe")
+    reader = Reader(broker, Applier(probe.database, [], {}), group, topics)
     reader.values, reader.more = [], asyncio.Event()
     keeping = asyncio.create_task(reader.keep_reading())
     await broker.start()
     yield reader
     keeping.cancel()
     await broker.stop()
+
+
+@pytest.fixture
+async def reader(probe: Probe, access: dict[str, str], topic: str) -> AsyncIterator[Reader]:
+    async with reading(probe, access, topic, topic) as reader:
+        yield reader
+
+
+async def test_a_replica_that_is_started_again_with_one_topic_more_reads_that_too(
+    probe: Probe, access: dict[str, str], topic: str, another_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka gives back a place in a group with its old partitions, whatever whoever takes it reads now."""
+    monkeypatch.setenv("KAFKA_INSTANCE", "probe")
+    settings.cache_clear()
+    try:
+        send = Producer(access)
+        async with reading(probe, access, topic, topic) as before:
+            send.produce(topic, b"before")
+            send.flush()
+            await before.has_read(b"before")
+        async with reading(probe, access, topic, topic, another_topic) as after:
+            send.produce(another_topic, b"after")
+            send.flush()
+            async with asyncio.timeout(20):
+                while b"after" not in after.values:
+                    await after.more.wait()
+                    after.more.clear()
+    finally:
+        settings.cache_clear()
 
 
 async def test_a_client_that_gave_up_is_replaced_and_nothing_is_missed(

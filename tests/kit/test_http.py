@@ -1,5 +1,6 @@
 """What the kit does around every door: rate limits, mistakes of ours, browsers, readiness."""
 
+import asyncio
 import hashlib
 import logging
 import uuid
@@ -15,7 +16,7 @@ from shared.http.callers import new_api_key
 from shared.http.limits import Window
 from shared.log import _Json
 from shared.settings import settings
-from tests.kit.conftest import Probe
+from tests.kit.conftest import Log, Probe
 from tests.kit.doors import application, client
 
 
@@ -54,6 +55,19 @@ async def test_an_address_without_an_identity_is_let_through_so_often_and_told_h
 
 async def test_guessing_an_identity_counts_against_the_address(app: FastAPI) -> None:
     assert await answers(client(app, token="nonsense"), "/mine", 4) == [401, 401, 401, 429]
+
+
+async def test_a_request_that_meets_a_table_as_it_is_migrated_is_carried_out_once_all_the_same(app: FastAPI, probe: Probe, log: Log) -> None:
+    """What a pooled connection has planned before does not fit any more: Postgres refuses it in the middle of the transaction."""
+    caller = client(app, "127.0.0.1")
+    for when in ("before", "after"):
+        effect = {"org_id": log.org, "value": 1}
+        answers = await asyncio.gather(*(caller.post("/effects", json=effect) for _ in range(4)))
+        assert [a.status_code for a in answers] == [201] * 4, when
+        await probe.admin.execute("ALTER TABLE probe.effects ADD COLUMN IF NOT EXISTS later int")
+    await probe.admin.execute("ALTER TABLE probe.effects DROP COLUMN later")
+    assert (await caller.post("/effects", json=effect)).status_code == 201
+    assert await probe.effects(log) == [1] * 9
 
 
 async def test_a_caller_is_counted_for_itself_and_for_the_person_it_acts_for(app: FastAPI, probe: Probe) -> None:

@@ -167,6 +167,29 @@ async def test_a_connection_that_is_lost_in_a_reaction_is_nobodys_mistake(probe:
     assert not await probe.parked(log)
 
 
+async def test_a_copy_that_loses_a_column_under_its_reader_is_kept_all_the_same(probe: Probe, log: Log) -> None:
+    """A process knows the columns that its copies had when it started."""
+    await probe.admin.execute("ALTER TABLE probe.things ADD COLUMN later int")
+    applier = await probe.applier()
+    await probe.admin.execute("ALTER TABLE probe.things DROP COLUMN later")
+    await asyncio.wait_for(applier.apply([log.change(1)]), timeout=10)
+    assert [r["value"] for r in await probe.admin.fetch("SELECT value FROM probe.things WHERE org_id = $1", uuid.UUID(log.org))] == [1]
+
+
+async def test_a_table_that_is_migrated_under_a_reaction_parks_nothing(probe: Probe, log: Log) -> None:
+    async def returning(tx: Tx, thing: Thing) -> None:
+        await tx.records("INSERT INTO effects (value) VALUES ($1) RETURNING *", thing.value)
+
+    applier = await probe.applier(returning)
+    await applier.apply([log.change(1)])
+    await probe.admin.execute("ALTER TABLE probe.effects ADD COLUMN later int")
+    await applier.apply([log.change(2)])
+    await probe.admin.execute("ALTER TABLE probe.effects DROP COLUMN later")
+    await applier.apply([log.change(3)])
+    assert await probe.effects(log) == [1, 2, 3]
+    assert not await probe.parked(log)
+
+
 async def test_a_connection_that_was_lost_earlier_in_a_transaction_is_the_database_being_away(probe: Probe) -> None:
     with pytest.raises(DatabaseAway):
         async with probe.database.transaction() as tx:

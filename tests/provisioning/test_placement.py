@@ -1,9 +1,13 @@
 """Where a new tenant goes."""
 
 import uuid
+from collections import Counter
+
+import pytest
 
 from schemas.feed import Hello
-from services.provisioning import data_planes, tenants
+from services.provisioning import data_planes, feed, tenants
+from shared.settings import settings
 from shared.tx import Tx
 
 
@@ -13,11 +17,11 @@ def hello(id: str, counter: int = 1, host: str = "db.example.com") -> Hello:
     )
 
 
-async def place(tx: Tx) -> str:
+async def place(tx: Tx, what: str = "data_plane") -> str:
     org_id = uuid.uuid4()
     await tx.enter(f"org:{org_id}")
     await tenants.place(tx, org_id)
-    return str(await tx.value("SELECT data_plane FROM tenants"))
+    return str(await tx.value(f"SELECT {what} FROM tenants"))
 
 
 async def test_tenants_spread_over_the_data_planes(tx: Tx) -> None:
@@ -33,6 +37,20 @@ async def test_a_data_plane_that_is_silent_gets_no_tenant_while_another_speaks(t
     await tx.run("UPDATE data_planes SET last_seen = now() - interval '1 hour' WHERE id <> 'new'")
     await data_planes.greet(tx, hello("new"))
     assert [await place(tx) for _ in range(3)] == ["new", "new", "new"]
+
+
+async def test_tenants_share_pool_topics_of_their_data_plane_when_there_is_no_room_for_one_each(tx: Tx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN_FEED_TOPICS", "3")
+    settings.cache_clear()
+    await tx.run("DELETE FROM placements")
+    await tx.run("UPDATE data_planes SET last_seen = now() - interval '1 hour'")
+    await data_planes.greet(tx, hello("full"))
+    try:
+        topics = [await place(tx, "topic") for _ in range(2 * feed.POOL + 1)]
+    finally:
+        settings.cache_clear()
+    assert all(topic.startswith("tenant.") for topic in topics[:3])
+    assert Counter(topics[3:]) == {"pool.full.0.feed": feed.POOL - 3, "pool.full.1.feed": feed.POOL, "pool.full.2.feed": 1}
 
 
 async def test_an_older_hello_does_not_move_a_data_plane(tx: Tx) -> None:
