@@ -96,7 +96,7 @@ def test_an_id_given_out_just_now_is_starting_and_any_other_unknown_one_is_not_t
 def test_those_who_wait_hold_no_connection_to_the_database(customer: Customer) -> None:
     org_id = customer.org_id
     with ThreadPoolExecutor(20) as waiting:
-        answers = [waiting.submit(flow_of, customer, str(new_flow_id()), 8) for _ in range(20)]
+        answers = [waiting.submit(flow_of, customer, str(new_flow_id()), 5) for _ in range(20)]
         for _ in range(3):
             assert customer.get("console", f"/orgs/{org_id}/flows").status_code == 200
         assert not any(a.done() for a in answers), "they were still waiting"

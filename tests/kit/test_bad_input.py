@@ -85,15 +85,6 @@ def test_a_forged_cursor_and_a_limit_out_of_range_are_refused(customer: Customer
     is_problem(customer.get("org", "/orgs?limit=201"), 422, "invalid")
 
 
-def test_a_position_token_that_is_none_is_refused_and_a_future_one_is_waited_for_and_told(customer: Customer) -> None:
-    org = customer.org_id
-    assert customer.get("org", f"/orgs/{org}", headers={"Mesh-Position": "nonsense"}).status_code == 422
-    late = customer.get("user", "/me", headers={"Mesh-Position": f"org/org:{org}/1.999999"})
-    assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
-    ignored = customer.get("org", f"/orgs/{org}", headers={"Mesh-Position": "elsewhere/org:1/1.5"})
-    assert ignored.status_code == 200
-
-
 def test_of_what_a_caller_has_seen_the_last_fifty_streams_count_and_of_each_the_furthest(customer: Customer) -> None:
     seen = [f"nowhere/org:{n}/1.{m}" for n in range(60) for m in (3, 20, 7)]
     answer = customer.patch("user", "/me", {"name": "Ann"}, headers={"Mesh-Position": ", ".join(seen)})
