@@ -110,6 +110,22 @@ async def test_it_starts_from_disk_alone_and_enforces(house: House, own_server: 
     await later.close()
 
 
+async def test_what_its_disk_had_no_room_for_is_remembered_when_it_has(house: House, own_server: Server, within: Within) -> None:
+    world = house.world
+    memory = world.disk._folder / "tenants"
+    known = (memory / f"{house.org.id}.json").read_bytes()
+    away = memory.rename(memory.with_name("away"))
+    world.hear(house.org.organization("suspended"))
+    await within(lambda: house.state(house.owner.id) == "suspended")
+    assert (away / f"{house.org.id}.json").read_bytes() == known, "it works on what it cannot remember"
+    away.rename(memory)
+    await within(lambda: (memory / f"{house.org.id}.json").read_bytes() != known)
+    await world.close()
+    later = World(own_server, world.door, world.disk._folder.parent)
+    assert not later.tenants[house.org.id].open
+    await later.close()
+
+
 async def test_without_its_disk_it_reports_what_is_there_and_obeys_tombstones(house: House, own_server: Server, tmp_path: Path, within: Within) -> None:
     later = World(own_server, house.world.door, tmp_path / "empty")
     await later.watch().wait()
