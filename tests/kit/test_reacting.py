@@ -76,6 +76,16 @@ async def test_one_poison_among_many_parks_itself_and_what_follows_it_and_nothin
     assert [p["reaction"] for p in await probe.parked(log)] == ["probe.fail_on_many_with_three"]
 
 
+@pytest.mark.parametrize("poisoned", [2, 5])
+async def test_several_poisons_in_one_batch_park_their_streams_alone(probe: Probe, poisoned: int) -> None:
+    """Two are found one by one; with five all the others run with care as well."""
+    applier, logs = await probe.applier(fail_on_three), [Log() for _ in range(7)]
+    await applier.apply([one.change(value) for value in (1, 2) for one in logs] + [one.change(3 if n < poisoned else 4) for n, one in enumerate(logs)])
+    assert [len(await probe.parked(one)) for one in logs] == [1] * poisoned + [0] * (7 - poisoned)
+    assert [await probe.effects(one) for one in logs] == [[1, 2]] * poisoned + [[1, 2, 4]] * (7 - poisoned)
+    assert [await probe.position(one) for one in logs] == [3] * 7
+
+
 async def test_what_is_made_of_changes_of_several_flows_belongs_to_none(probe: Probe, log: Log) -> None:
     applier = await probe.applier(record_many, many=True)
     flows = [str(uuid.uuid4()), str(uuid.uuid4())]
