@@ -50,9 +50,12 @@ async def small_disk(world: World, process: str, folder: Path) -> Disk:
 
     Raises NotRun where nothing may be mounted.
     """
+    log = world.lab.mesh.state.log(process)
     async with _at_rest(world, process):
         await asyncio.to_thread(_mount, folder)
         world.afterwards.callback(_run, "umount", "--lazy", str(folder))
+        said = log.stat().st_size
+    await world.lab.until(lambda: log.stat().st_size > said, 30, f"{process} to say that it has started")
     await world.lab.healthy()
     return Disk(folder)
 

@@ -60,7 +60,7 @@ async def kafka_full(world: World) -> None:
 
 @case("disk full: the agent's memory, for 15 s")
 async def agent_full(world: World) -> None:
-    """It goes on working, and catches up with its memory; killed meanwhile, it cannot start before there is room."""
+    """It goes on working, killed meanwhile as well, and remembers all when there is room."""
     async with _full(world, "agent-local", world.lab.mesh.state.root / "agents" / "local"):
         await asyncio.sleep(_FULL / 2)
         await world.lab.kill("agent-local")
