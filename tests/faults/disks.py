@@ -14,7 +14,7 @@ from tests.faults.registry import NotRun
 from tests.faults.world import World
 
 _ROOMY = "8g"
-_TOP_UP_EVERY = 0.1
+_TOP_UP_EVERY = 0.25
 
 
 @dataclass(frozen=True)
