@@ -8,14 +8,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import orjson
 import pytest
 
 from shared import healing
 from shared.bus import Applier
-from shared.changes import Undecodable, decode
+from shared.changes import decode
 from shared.errors import NotYet
 from shared.healing import Retrier
 from shared.log import _Json
@@ -287,30 +286,6 @@ async def test_what_a_reaction_writes_names_its_cause_and_keeps_the_flow(probe: 
     (written,) = await probe.changes(log.stream)
     assert written.context.cause == change.name
     assert written.context.hops == 5
-
-
-@pytest.mark.parametrize("raw", [b"", b"nonsense", b"[]", b'{"stream": 1}', b'{"stream":"a","seq":"x"}', b"\xff\xfe", None])
-def test_bytes_that_are_no_change_record_are_told(raw: bytes | None) -> None:
-    with pytest.raises(Undecodable):
-        decode("other", raw)
-
-
-@pytest.mark.parametrize(
-    "unknown",
-    [
-        {"after": None},
-        {"after": ["a", "row"]},
-        {"before": "a row"},
-        {"op": "merge"},
-        {"op": "delete", "before": None},
-        {"table": None, "row": {}, "after": None},
-    ],
-)
-def test_a_record_of_another_version_than_ours_is_told(unknown: dict[str, Any], log: Log) -> None:
-    known = orjson.loads(log.change(1).raw)
-    assert decode("other", orjson.dumps(known | {"version": 2, "color": "red"})), "more than we know is no matter"
-    with pytest.raises(Undecodable):
-        decode("other", orjson.dumps(known | unknown))
 
 
 async def test_replicas_follow_inserts_updates_and_deletes(probe: Probe, log: Log) -> None:
