@@ -1,7 +1,7 @@
 """Applies batches of change records: replicas first, then reactions, each exactly once and in the order of their stream.
 
 A batch is cut into lanes by the streams it writes, one transaction a lane. A lane that fails is run once more with a savepoint
-around every reaction, so that one poison change costs one reaction on one stream.
+around what failed, so that one poison change costs one reaction on one stream, and the others as little as can be.
 """
 
 import asyncio
@@ -27,7 +27,11 @@ from shared.trace import span, trace_id
 from shared.tx import Database, DatabaseAway, TablesChanged, Tx
 
 Groups = dict[Key, list[Change]]
+Suspect = tuple[str, str, str]
+"""A reaction on a stream of a source."""
 LANES = 4
+SUSPICIONS = 3
+"""Runs of a lane in which one more failing reaction is looked for, before all are run with care: most often there is one."""
 RESEND, FUSES, INCARNATION = "global:resend", "global:fuses", "global:incarnation"
 NOTHING_HELD_BACK = parking.HeldBack(frozenset(), frozenset())
 
@@ -214,20 +218,24 @@ class Applier:
         await self._until_done(self._attempt_lane, groups)
 
     async def _attempt_lane(self, groups: Groups) -> None:
-        try:
-            await self._run_lane(groups, careful=False)
-        except DatabaseAway:
-            raise
-        except Exception as error:  # noqa: BLE001 - run again with savepoints, which finds and parks the culprit
-            log.info("a lane failed, running it with savepoints", extra={"error": repr(error)})
-            await self._run_lane(groups, careful=True)
+        """Runs a lane, and again when a reaction fails in it: first with a savepoint around that reaction on that stream, in the end around all."""
+        suspects: set[Suspect] = set()
+        for _ in range(SUSPICIONS):
+            try:
+                return await self._run_lane(groups, suspects)
+            except _Failed as failed:
+                log.info("a lane failed, running it with savepoints", extra={"error": repr(failed.__cause__)})
+                suspects |= failed.suspects
+        return await self._run_lane(groups, None)
 
-    async def _run_lane(self, groups: Groups, *, careful: bool) -> None:
+    async def _run_lane(self, groups: Groups, suspects: set[Suspect] | None) -> None:
+        """``suspects`` run in a savepoint each, and are parked when they fail; None: all do."""
+        careful = suspects is None or bool(suspects)
         async with self.database.transaction() as tx:
             progresses = await positions.lock(tx, REACTIONS, groups, jump=False)
             calls = [(p, call) for p in progresses for c in p.ready for call in self._calls(c)]
             await self._lock_streams(tx, progresses, {call.target for _, call in calls} | ({FUSES} if careful and calls else set()))
-            runner = _Runner(tx, await parking.held_back(tx, (call.change for _, call in calls)) if calls else NOTHING_HELD_BACK, careful=careful)
+            runner = _Runner(tx, await parking.held_back(tx, (call.change for _, call in calls)) if calls else NOTHING_HELD_BACK, suspects)
             for p, call in calls:
                 await runner.run(p, call)
             await runner.run_set()
@@ -274,13 +282,24 @@ class Applier:
                 )  # fmt: skip
 
 
+class _Failed(Exception):
+    """A reaction failed without a savepoint around it: nothing of its lane was done."""
+
+    def __init__(self, *calls: Call) -> None:
+        self.suspects = {_suspect(call) for call in calls}
+
+
+def _suspect(call: Call) -> Suspect:
+    return call.reaction.name, call.change.source, call.change.stream
+
+
 class _Runner:
     """Runs the calls of one lane in one transaction."""
 
-    def __init__(self, tx: Tx, held_back: parking.HeldBack, *, careful: bool) -> None:
+    def __init__(self, tx: Tx, held_back: parking.HeldBack, suspects: set[Suspect] | None) -> None:
         self.tx = tx
         self.held_back = held_back
-        self.careful = careful
+        self.suspects = suspects
         self.parked: set[tuple[str, Key]] = set()
         self._set: list[Call] = []
 
@@ -297,18 +316,26 @@ class _Runner:
             await self._park(call, parking.Failure(RuntimeError("held by the fuse of this reaction")))
         elif call.failure:
             await self._park(call, call.failure)
-        elif self.careful:
+        elif self.suspects is None or _suspect(call) in self.suspects:
             await self._run_carefully(call)
         elif call.reaction.many:
             self._set.append(call)
         else:
-            await invoke(self.tx, call)
+            await self._invoke(call)
 
     async def run_set(self) -> None:
         """Runs what was collected of a reaction to many changes."""
         if self._set:
             calls, self._set = self._set, []
+            await self._invoke(*calls)
+
+    async def _invoke(self, *calls: Call) -> None:
+        try:
             await invoke(self.tx, *calls)
+        except DatabaseAway:
+            raise
+        except Exception as error:
+            raise _Failed(*calls) from error
 
     async def _run_carefully(self, call: Call) -> None:
         try:
@@ -326,7 +353,7 @@ class _Runner:
         await parking.park(tx, call.reaction.name, call.change, call.target, failure)
         self.parked.add((call.reaction.name, (call.change.source, call.change.stream)))
         metrics.parked.labels(call.reaction.name).inc()
-        if self.careful and failure.state == "retrying" and await parking.failing_streams(tx, call.reaction.name) >= parking.FUSE_STREAMS:
+        if self.suspects != set() and failure.state == "retrying" and await parking.failing_streams(tx, call.reaction.name) >= parking.FUSE_STREAMS:
             await parking.blow_fuse(tx, call.reaction.name, failure)
 
     def _as_kit(self, call: Call) -> Tx:

@@ -5,12 +5,13 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import orjson
 
 Op = Literal["insert", "update", "delete", "restate"]
+_OPS = frozenset(get_args(Op))
 
 HEADS = "_heads"
 RESTATE = "_restate"
@@ -72,6 +73,7 @@ def decode(source: str, value: bytes | str | None) -> Change:
         raise Undecodable("no value")
     try:
         r = orjson.loads(value)
+        _check_shape(r)
         flow_id = r.get("flow_id")
         return Change(
             source=source,
@@ -88,6 +90,15 @@ def decode(source: str, value: bytes | str | None) -> Change:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def _check_shape(record: dict[str, Any]) -> None:
+    """Raises ValueError when what happened, or the row, is said in a way that we do not know."""
+    op, before, after = record["op"], record.get("before"), record.get("after")
+    if op not in _OPS:
+        raise ValueError(f"unknown op {op!r:.40}")
+    if not isinstance(before, dict | None) or not isinstance(after, dict | None) or (before if op == "delete" else after) is None:
+        raise ValueError(f"no row of {op}")
 
 
 def new_flow_id() -> UUID:

@@ -131,9 +131,10 @@ def jobs_of(service: str) -> list[Job]:
 
 
 _LEASE = f"""
-UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1, holder = $5
-FROM (SELECT o.kind, o.target, o.id FROM due o WHERE o.kind = $1 AND {READY}
-      ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED) ready
+WITH ready AS MATERIALIZED (  -- a plan that looks there more than once would take up more than it may
+    SELECT o.kind, o.target, o.id FROM due o WHERE o.kind = $1 AND {READY}
+    ORDER BY o.due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+UPDATE due d SET leased_until = now() + $2, attempt = d.attempt + 1, holder = $5 FROM ready
 WHERE d.kind = ready.kind AND d.target = ready.target AND d.id = ready.id
 RETURNING d.target, d.id, d.attempt, d.context, d.leased_until AS lease, d.since < now() - $4::interval AS overdue"""
 

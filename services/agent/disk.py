@@ -21,11 +21,17 @@ class Disk:
         self._tenants.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def next_epoch(self) -> int:
-        """The number of this start, higher than that of every start before, on a new disk too; written before it is used."""
+        """The number of this start, higher than that of every start before, on a new disk too.
+
+        Written before it is used. On a disk that cannot be written the clock alone makes it higher: not to serve would be worse.
+        """
         path = self._folder / "epoch.json"
         last = int(json.loads(path.read_bytes())["epoch"]) if path.exists() else 0
         epoch = max(last + 1, int(time.time()))
-        _replace(path, json.dumps({"epoch": epoch}).encode())
+        try:
+            _replace(path, json.dumps({"epoch": epoch}).encode())
+        except OSError as error:
+            log.error("the number of this start cannot be written, it is that of the clock: %s", error)
         return epoch
 
     def load(self) -> list[Tenant]:

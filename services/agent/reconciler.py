@@ -106,7 +106,7 @@ class Reconciler:
         self._retries[org_id] = asyncio.get_running_loop().call_later(pause, self._wake, org_id)
 
     async def _settle(self, tenant: Tenant) -> bool:
-        """Bring one tenant to what is desired of it; whether all of it went well."""
+        """Bring one tenant to what is desired of it; whether all of it went well, its being remembered included."""
         await self._save(tenant)
         wanted = tenant.snapshot()
         outcomes: dict[UUID, Outcome] = {}
@@ -120,18 +120,21 @@ class Reconciler:
             outcomes[step.resource] = await self._apply(wanted, step, outcomes)
             failpoint("step")
         self._conclude(tenant, wanted, steps, outcomes)
-        await self._save(tenant)
-        return not any(error for error, _ in outcomes.values())
+        remembered = await self._save(tenant)
+        return remembered and not any(error for error, _ in outcomes.values())
 
-    async def _save(self, tenant: Tenant) -> None:
+    async def _save(self, tenant: Tenant) -> bool:
+        """Whether the disk holds it."""
         content = tenant.model_dump_json()
         if self._saved.get(tenant.org_id) == content:
-            return
+            return True
         try:
             await asyncio.to_thread(self._disk.save, tenant.org_id, content.encode())
             self._saved[tenant.org_id] = content
         except OSError as error:
-            log.error("the desired state cannot be written, a start without the control plane would miss it: %s", error)
+            log.error("the desired state cannot be written, it is tried again; a start without the control plane would miss it: %s", error)
+            return False
+        return True
 
     async def _apply(self, wanted: Tenant, step: Step, outcomes: dict[UUID, Outcome]) -> Outcome:
         """One step, in a span of its own below what asked for it; none where an earlier step failed that it stands on."""

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from services.agent import catalog
+from services.agent.disk import Disk
 from services.agent.server import Server as Door
 from services.agent.server import quoted
 from tests.agent.house import House
@@ -108,6 +109,30 @@ async def test_it_starts_from_disk_alone_and_enforces(house: House, own_server: 
     with pytest.raises(REFUSED):
         await house.owner.connect(own_server)
     await later.close()
+
+
+async def test_what_its_disk_had_no_room_for_is_remembered_when_it_has(house: House, own_server: Server, within: Within) -> None:
+    world = house.world
+    memory = world.disk._folder / "tenants"
+    known = (memory / f"{house.org.id}.json").read_bytes()
+    away = memory.rename(memory.with_name("away"))
+    world.hear(house.org.organization("suspended"))
+    await within(lambda: house.state(house.owner.id) == "suspended")
+    assert (away / f"{house.org.id}.json").read_bytes() == known, "it works on what it cannot remember"
+    away.rename(memory)
+    await within(lambda: (memory / f"{house.org.id}.json").read_bytes() != known)
+    await world.close()
+    later = World(own_server, world.door, world.disk._folder.parent)
+    assert not later.tenants[house.org.id].open
+    await later.close()
+
+
+def test_on_a_disk_that_cannot_be_written_a_start_is_told_from_those_before_all_the_same(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    (tmp_path / "epoch.json").write_text('{"epoch": 9000000000}')
+    assert disk.next_epoch() == 9_000_000_001
+    (tmp_path / "epoch.new").mkdir()
+    assert disk.next_epoch() == 9_000_000_002
 
 
 async def test_without_its_disk_it_reports_what_is_there_and_obeys_tombstones(house: House, own_server: Server, tmp_path: Path, within: Within) -> None:

@@ -49,6 +49,13 @@ async def publish(tx: Tx, row: BenchRow) -> None:
     await tx.run("INSERT INTO bench_effects (id, run) VALUES ($1, $2)", row.id, row.run)
 
 
+async def publish_unless_poison(tx: Tx, row: BenchRow) -> None:
+    """A row of a run below zero makes it fail."""
+    if row.run < 0:
+        raise ValueError("poison")
+    await publish(tx, row)
+
+
 async def keep(tx: Tx, row: BenchRow) -> None:
     """One change, one row that does not travel."""
     await tx.run("INSERT INTO bench_kept (id, run) VALUES ($1, $2)", row.id, row.run)
@@ -61,6 +68,7 @@ async def keep_all(tx: Tx, rows: list[BenchRow]) -> None:
 
 KINDS: dict[str, tuple[type[BenchRow], Callable[..., Any]] | None] = {
     "publish": (BenchRow, publish),
+    "publish unless poison": (BenchRow, publish_unless_poison),
     "keep": (BenchRow, keep),
     "keep_all": (BenchRow, keep_all),
     "replica": None,

@@ -62,4 +62,4 @@ def test_a_case_that_cannot_be_measured_is_named_and_ends_in_failure(
 
 def test_the_command_names_its_cases_in_their_order() -> None:
     listed = subprocess.run([sys.executable, "-m", "deploy.cli", "bench", "--list"], check=True, capture_output=True, text=True).stdout.split()
-    assert listed == ["start", "idle", "signup", "latency", "drain", "write", "restate", "flows", "scale", "agents"]
+    assert listed == ["start", "idle", "signup", "latency", "drain", "write", "restate", "flows", "scale", "poison", "noisy", "agents"]

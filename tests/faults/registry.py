@@ -1,5 +1,6 @@
 """The list of faults: each is a function that does harm to a mesh under load and returns when the harm is over."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,16 @@ class NotRun(Exception):
 
 class NeverHit(Exception):
     """The harm was not done: the case shows nothing."""
+
+
+async def soon(condition: Callable[[], Awaitable[bool]], within: float, what: str) -> None:
+    """Waits until the harm shows. Raises NeverHit when it does not in time."""
+    try:
+        async with asyncio.timeout(within):
+            while not await condition():  # noqa: ASYNC110 - it becomes so in other processes
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise NeverHit(f"not within {within:.0f} s: {what}") from None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.errors import MeshError
 from deploy.stack import Mesh
 from tests.faults.cases import CASES
 from tests.faults.load import KINDS, Flight, Size
@@ -82,6 +83,8 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
         result.not_run = str(why)
     except TimeoutError:
         result.findings.append(f"not everything that was in flight had ended after {PATIENCE:.0f} s")
+    except MeshError as why:
+        result.findings.append(str(why))
     result.findings += [f"people still wait for {one}" for one in world.load.stuck]
     _take(result, await world.oracle.settled())
     return result

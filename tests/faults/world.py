@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.stack import Mesh
-from tests.faults.client import Client
+from tests.faults.client import Client, Who
 from tests.faults.lab import Lab
 from tests.faults.ledger import Ledger
 from tests.faults.load import Load, Size
@@ -19,6 +19,8 @@ class World:
     lab: Lab
     load: Load
     oracle: Oracle
+    afterwards: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    """What is put back when nobody needs the mesh any more."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -28,4 +30,15 @@ class World:
         async with Client.open(lab.document, ledger) as client:
             load = Load(client, ledger, seed, size)
             await load.settle()
-            yield cls(lab, load, Oracle(lab, ledger))
+            world = cls(lab, load, Oracle(lab, ledger))
+            async with world.afterwards:
+                yield world
+
+    def surprise(self, what: str) -> None:
+        """Something that no promise allows: the case is red."""
+        self.load.ledger.surprises.append(what)
+
+    async def order(self, path: str, **body: str) -> None:
+        """What an operator orders through the console."""
+        operator = Who("operator", token=self.lab.document["operator_token"])
+        await self.load.client.send("POST", "console", path, body, operator)

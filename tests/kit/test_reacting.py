@@ -14,7 +14,7 @@ import pytest
 
 from shared import healing
 from shared.bus import Applier
-from shared.changes import Undecodable, decode
+from shared.changes import decode
 from shared.errors import NotYet
 from shared.healing import Retrier
 from shared.log import _Json
@@ -73,6 +73,16 @@ async def test_one_poison_among_many_parks_itself_and_what_follows_it_and_nothin
     assert await probe.effects(log) == [1, 2]
     assert await probe.effects(other) == [1, 2]
     assert [p["reaction"] for p in await probe.parked(log)] == ["probe.fail_on_many_with_three"]
+
+
+@pytest.mark.parametrize("poisoned", [2, 5])
+async def test_several_poisons_in_one_batch_park_their_streams_alone(probe: Probe, poisoned: int) -> None:
+    """Two are found one by one; with five all the others run with care as well."""
+    applier, logs = await probe.applier(fail_on_three), [Log() for _ in range(7)]
+    await applier.apply([one.change(value) for value in (1, 2) for one in logs] + [one.change(3 if n < poisoned else 4) for n, one in enumerate(logs)])
+    assert [len(await probe.parked(one)) for one in logs] == [1] * poisoned + [0] * (7 - poisoned)
+    assert [await probe.effects(one) for one in logs] == [[1, 2]] * poisoned + [[1, 2, 4]] * (7 - poisoned)
+    assert [await probe.position(one) for one in logs] == [3] * 7
 
 
 async def test_what_is_made_of_changes_of_several_flows_belongs_to_none(probe: Probe, log: Log) -> None:
@@ -276,12 +286,6 @@ async def test_what_a_reaction_writes_names_its_cause_and_keeps_the_flow(probe: 
     (written,) = await probe.changes(log.stream)
     assert written.context.cause == change.name
     assert written.context.hops == 5
-
-
-@pytest.mark.parametrize("raw", [b"", b"nonsense", b"[]", b'{"stream": 1}', b'{"stream":"a","seq":"x"}', b"\xff\xfe", None])
-def test_bytes_that_are_no_change_record_are_told(raw: bytes | None) -> None:
-    with pytest.raises(Undecodable):
-        decode("other", raw)
 
 
 async def test_replicas_follow_inserts_updates_and_deletes(probe: Probe, log: Log) -> None:

@@ -74,6 +74,28 @@ async def test_work_of_a_replica_that_died_is_taken_up_when_its_lease_ends(probe
     assert attempts == [2]
 
 
+async def test_no_more_is_taken_up_at_once_than_may_be(probe: Probe) -> None:
+    """Not even by the plan that Postgres chooses for a table that was all but empty when it last looked."""
+    kind, running, most, done = f"kind {uuid.uuid4()}", 0, 0, 0
+    await probe.admin.execute("TRUNCATE probe.due")
+    for count in (1, 2 * AT_ONCE):
+        await probe.admin.execute(
+            "INSERT INTO probe.due (kind, target, id) SELECT $1, 'org:' || i, i FROM (SELECT gen_random_uuid() AS i FROM generate_series(1, $2)) n", kind, count
+        )
+        if count == 1:
+            await probe.admin.execute("ANALYZE probe.due")
+
+    async def act(_: Work) -> None:
+        nonlocal running, most, done
+        running += 1
+        most, done = max(most, running), done + 1
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    await runner(probe, kind, act).run_due()
+    assert (most, done) == (AT_ONCE, 2 * AT_ONCE + 1)
+
+
 async def test_a_slow_piece_of_work_holds_up_no_other(probe: Probe) -> None:
     """Neither those that were due with it, nor one that is wanted while it runs."""
     kind, ids, done, slow = f"kind {uuid.uuid4()}", [uuid.uuid4() for _ in range(2 * AT_ONCE)], set[uuid.UUID](), asyncio.Event()

@@ -12,6 +12,8 @@ from deploy import process
 from deploy.databases import CDC, PUBLICATION
 from deploy.plan import SERVICES
 from deploy.units import units
+from tests.faults.alarms import is_raised
+from tests.faults.customers import at_work
 from tests.faults.registry import NeverHit, case
 from tests.faults.world import World
 
@@ -21,8 +23,10 @@ _OFFSETS_TOPIC = "_connect_offsets"
 
 @case("kafka away for 30 s")
 async def kafka_away(world: World) -> None:
+    """Longer, until it is alarmed."""
     async with world.lab.down("kafka"):
         await asyncio.sleep(30)
+        await is_raised(world, "MeshChangesWait", within=15)
 
 
 @case("connect away for 15 s")
@@ -86,6 +90,7 @@ async def slot_invalidated(world: World) -> None:
             await world.lab.rows("SELECT pg_switch_wal()")
             await world.lab.run("CHECKPOINT")
             if {r["wal_status"] for r in await world.lab.rows("SELECT wal_status FROM pg_replication_slots")} == {"lost"}:
+                await is_raised(world, "MeshSlotFillsUp", within=10)
                 return
             await asyncio.sleep(0.2)
         raise NeverHit("the slot survived")
@@ -139,8 +144,8 @@ async def data_plane_away(world: World) -> None:
 
 @case("the whole control plane away for 60 s")
 async def control_plane_away(world: World) -> None:
-    """The data plane's agent starts again meanwhile, from what it last knew."""
-    async with world.lab.down(*SERVICES, "kafka", "connect", "postgres", "mail", "stripe"):
+    """The data plane's agent starts again meanwhile, from what it last knew. Customers work on in their databases and notice nothing."""
+    async with at_work(world, 8, 400), world.lab.down(*SERVICES, "kafka", "connect", "postgres", "mail", "stripe"):
         await asyncio.sleep(5)
         await world.lab.kill("agent-local")
         await asyncio.sleep(55)
