@@ -31,6 +31,8 @@ class Plan(BaseModel):
     services: tuple[str, ...] = SERVICES
     data_planes: tuple[str, ...] = ("local",)
     databases: int = 1
+    partitions: int = 16
+    """Of each topic of changes. Never raised later, since a stream would move to another one; as many replicas of a service share them."""
     replicas: dict[str, int] = {}
     ports: dict[str, int] = {}
     hosts: dict[str, str] = {}

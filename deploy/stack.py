@@ -25,6 +25,8 @@ from deploy.status import WELL, Document, Observer, parts
 from deploy.supervisor import NAME as SUPERVISOR
 
 FREE_PORTS = 0
+LOCAL_PARTITIONS = 4
+"""On one machine: each partition costs every reader something with every fetch, also while nothing happens."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Mesh:
 
     def _planned(self, wishes: dict[str, Any], port_base: int | None) -> Plan:
         known = Plan.load(self.state) if self.state.plan.exists() else None
-        plan = (known or Plan()).model_copy(update=wishes)
+        plan = (known or Plan(partitions=LOCAL_PARTITIONS)).model_copy(update=wishes)
         if known and known.databases != plan.databases:
             problem = f"This mesh has {known.databases} database(s), which cannot change while it holds data."
             raise MeshError(problem, "Remove it with its data first: mesh reset", code=2)

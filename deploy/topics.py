@@ -24,7 +24,6 @@ from deploy.kafka import Broker
 from deploy.plan import SERVICES, Plan
 
 _WEEK_MS = str(7 * 24 * 3600 * 1000)
-CHANGES_PARTITIONS = 16  # never raised later: it is also how many replicas a service can have
 FEED_CONFIG = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
 """A compacted topic whose segments also roll when it is nearly idle: without it small topics never compact."""
 
@@ -37,7 +36,7 @@ _TOPIC, _GROUP = ResourceType.TOPIC, ResourceType.GROUP
 
 def topics(plan: Plan) -> list[NewTopic]:
     """Tenant feeds are not among them: Connect makes each when its first row travels."""
-    changes = [NewTopic(f"{service}.changes", CHANGES_PARTITIONS, 1, config={"retention.ms": _WEEK_MS}) for service in SERVICES]
+    changes = [NewTopic(f"{service}.changes", plan.partitions, 1, config={"retention.ms": _WEEK_MS}) for service in SERVICES]
     assignments = [NewTopic(f"dataplane.{plane}.assignments", 1, 1, config=FEED_CONFIG) for plane in plan.data_planes]
     reports = [NewTopic(f"dataplane.{plane}.reports", 1, 1, config={"retention.ms": _WEEK_MS}) for plane in plan.data_planes]
     return [*changes, *assignments, *reports]

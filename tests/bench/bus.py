@@ -19,7 +19,6 @@ from deploy import connectors
 from deploy.connect import Worker
 from deploy.plan import HOST
 from deploy.stack import Mesh
-from deploy.topics import CHANGES_PARTITIONS
 from shared import healing
 from shared.healing import every
 from shared.tx import Database
@@ -159,7 +158,7 @@ class Bus:
 
     async def sent(self) -> int:
         """How many records ``org.changes`` holds now."""
-        return await asyncio.to_thread(_newest, self.mesh.broker.admin())
+        return await asyncio.to_thread(_newest, self.mesh.broker.admin(), self.mesh.plan.partitions)
 
 
 async def until(done: Callable[[], Awaitable[bool]], timeout: float, every: float) -> None:  # noqa: ASYNC109 - handed on
@@ -169,9 +168,9 @@ async def until(done: Callable[[], Awaitable[bool]], timeout: float, every: floa
             await asyncio.sleep(every)
 
 
-def _newest(admin: AdminClient) -> int:
+def _newest(admin: AdminClient, partitions: int) -> int:
     topic = f"{tables.SOURCE}.changes"
-    wanted = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(CHANGES_PARTITIONS)}
+    wanted = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(partitions)}
     return sum(future.result().offset for future in admin.list_offsets(wanted).values())
 
 
