@@ -114,8 +114,8 @@ async def test_it_starts_from_disk_alone_and_enforces(house: House, own_server: 
 async def test_what_its_disk_had_no_room_for_is_remembered_when_it_has(house: House, own_server: Server, within: Within) -> None:
     world = house.world
     memory = world.disk._folder / "tenants"
-    known = (memory / f"{house.org.id}.json").read_bytes()
     away = memory.rename(memory.with_name("away"))
+    known = (away / f"{house.org.id}.json").read_bytes()
     world.hear(house.org.organization("suspended"))
     await within(lambda: house.state(house.owner.id) == "suspended")
     assert (away / f"{house.org.id}.json").read_bytes() == known, "it works on what it cannot remember"

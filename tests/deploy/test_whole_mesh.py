@@ -68,6 +68,12 @@ def test_a_schema_that_is_no_services_stays_out_of_the_publication(mesh: TestMes
     assert published == set(SERVICES)
 
 
+@pytest.mark.processes
+def test_a_local_mesh_has_few_partitions_that_everybody_pays_for(mesh: TestMesh) -> None:
+    known = mesh.mesh.broker.admin().list_topics(timeout=10).topics
+    assert {len(known[f"{service}.changes"].partitions) for service in SERVICES} == {4}
+
+
 def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_what_to_try_next(mesh: TestMesh, say: Say) -> None:
     before = {name: one.pid for name, one in process.recorded(mesh.mesh.state).items() if name != "supervisor"}
     told = say("up").stdout

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy import doctor, jars
+from deploy import doctor, jars, topics
 from deploy.cli import app
 from deploy.errors import MeshError
 from deploy.jars import Jar
@@ -31,6 +31,11 @@ def test_ports_are_fixed_unless_others_are_asked_for_and_stay_with_a_mesh() -> N
     free = with_ports(Plan(), 0)
     assert not set(free.ports.values()) & set(usual.ports.values())
     assert with_ports(free, None).ports == free.ports
+
+
+def test_a_mesh_of_which_nothing_else_is_known_has_sixteen_partitions_for_as_many_replicas() -> None:
+    made_earlier = Plan.model_validate_json("{}")
+    assert {topic.num_partitions for topic in topics.topics(made_earlier) if topic.topic.endswith(".changes")} == {16}
 
 
 def test_state_and_cache_are_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
