@@ -47,7 +47,9 @@ def command(state: State, name: str, main: str, options: list[str], arguments: l
     """
     shared = [f"-XX:SharedArchiveFile={archive()}", "-Xshare:auto"]
     noting = [f"-XX:DumpLoadedClassList={class_list(state, name)}", "-Xshare:off"]
-    return [str(JAVA), *_LIGHT, *(shared if archive().exists() else noting), *options, main, *arguments]
+    scratch = state.root / "tmp"
+    scratch.mkdir(exist_ok=True)
+    return [str(JAVA), *_LIGHT, f"-Djava.io.tmpdir={scratch}", *(shared if archive().exists() else noting), *options, main, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -65,7 +67,7 @@ def build_archive(state: State, names: list[str]) -> None:
     merged.write_text("\n".join(dict.fromkeys(_archivable(line) for path in lists for line in path.read_text().splitlines())))
     draft = archive().with_suffix(f".{os.getpid()}")
     subprocess.run(
-        ["nice", "-n", "10", str(JAVA), "-Xshare:dump", *_LIGHT[:1], f"-XX:SharedClassListFile={merged}", f"-XX:SharedArchiveFile={draft}"],
+        ["nice", "-n", "10", str(JAVA), "-Xshare:dump", *_LIGHT[:4], f"-XX:SharedClassListFile={merged}", f"-XX:SharedArchiveFile={draft}"],
         env={**environment(), MARK: str(state.root)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

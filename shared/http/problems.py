@@ -40,10 +40,10 @@ def standard(status: int, detail: str = "", headers: Mapping[str, str] | None = 
 
 
 def pointer(location: tuple[Any, ...]) -> str:
-    """A JSON pointer (RFC 6901) into the body, or ``query/limit`` for other places."""
+    """A JSON pointer (RFC 6901) into the body, whose whole is the empty one; ``query/limit`` for other places."""
     place, *rest = location
     parts = [str(p).replace("~", "~0").replace("/", "~1") for p in rest]
-    return "/" + "/".join(parts) if place == "body" else "/".join([str(place), *parts])
+    return "".join(f"/{part}" for part in parts) if place == "body" else "/".join([str(place), *parts])
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -54,8 +54,9 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - FastAPI calls it for this kind only
-    problems = [{"pointer": pointer(e["loc"]), "detail": e["msg"]} for e in error.errors()]
-    first = f"{problems[0]['pointer']}: {problems[0]['detail']}" if problems else ""
+    said = dict.fromkeys(("" if e["type"] == "json_invalid" else pointer(e["loc"]), e["msg"]) for e in error.errors())  # a door may ask for the same twice
+    problems = [{"pointer": where, "detail": what} for where, what in said]
+    first = ": ".join(part for part in next(iter(said), ()) if part)
     return standard(422, first, errors=problems)
 
 

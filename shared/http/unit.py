@@ -7,6 +7,7 @@ and only then is the answer sent.
 
 import asyncio
 import hashlib
+import hmac
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -106,7 +107,7 @@ class Unit:
         name = hashlib.sha256(key.encode()).hexdigest()
         if not await tx.value("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", f"{caller} {name}"):
             raise KeyInUse
-        digest = hashlib.sha256(f"{self.request.method} {self.request.url.path} {self.request.url.query} ".encode() + await self.request.body()).digest()
+        digest = await self._digest(key)
         rows = await tx.records(
             "SELECT request_hash, status, headers, body FROM idempotency WHERE caller = $1 AND key = $2 AND at > now() - interval '24 hours'", caller, name
         )
@@ -115,6 +116,11 @@ class Unit:
                 raise KeyReused
             raise Replayed(Response(_opened(key, rows[0]["body"]), rows[0]["status"], rows[0]["headers"] | {"Idempotency-Replayed": "true"}))
         self._claimed = (caller, key, digest)
+
+    async def _digest(self, key: str) -> bytes:
+        """Tells requests under one key apart. A password may be in it: who does not know the key has nothing to try one against."""
+        said = f"{self.request.method} {self.request.url.path} {self.request.url.query} ".encode() + await self.request.body()
+        return hmac.digest(key.encode(), said, "sha256")
 
     async def finish(self, response: Response) -> None:
         """Completes the answer, remembers it, and commits."""

@@ -1,6 +1,7 @@
 """Idempotency-Key: a request that is repeated with its key is carried out once, whatever happened to its answer."""
 
 import asyncio
+import hmac
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -77,3 +78,12 @@ def test_a_refused_request_keeps_no_key(person: Customer) -> None:
     same = key()
     assert person.patch("user", "/me", {"name": ""}, headers=same).status_code == 422
     assert person.patch("user", "/me", {"name": "Better"}, headers=same).status_code == 200
+
+
+def test_what_is_kept_of_a_request_is_nothing_to_try_passwords_against(mesh: TestMesh, person: Customer) -> None:
+    same = key()
+    assert person.patch("user", "/me", {"name": "Kept"}, headers=same).status_code == 200
+    (kept,) = mesh.rows('SELECT key, request_hash FROM "user".idempotency WHERE caller = $1', f"user:{person.user_id}")
+    said = b'PATCH /me  {"name":"Kept"}'
+    assert kept["request_hash"] == hmac.digest(same["Idempotency-Key"].encode(), said, "sha256")
+    assert kept["key"] != same["Idempotency-Key"]

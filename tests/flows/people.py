@@ -77,6 +77,8 @@ def may_log_in(dsn: str) -> bool:
         asyncpg.InvalidPasswordError,
         asyncpg.ObjectNotInPrerequisiteStateError,
         asyncpg.TooManyConnectionsError,
+        asyncpg.PostgresConnectionError,  # let in, and ended at once
+        asyncpg.AdminShutdownError,
     ):
         return False
 
