@@ -50,27 +50,15 @@ async def small_disk(world: World, process: str, folder: Path) -> Disk:
 
     Raises NotRun where nothing may be mounted.
     """
-    log = world.lab.mesh.state.log(process)
-    async with _at_rest(world, process):
+    lab, log = world.lab, world.lab.mesh.state.log(process)
+    async with lab.down(process, number=signal.SIGINT if process == "postgres" else signal.SIGTERM):
+        await lab.until(lambda: lab.mesh.pid(process) is None, 30, f"{process} to end")
         await asyncio.to_thread(_mount, folder)
         world.afterwards.callback(_run, "umount", "--lazy", str(folder))
         said = log.stat().st_size
-    await world.lab.until(lambda: log.stat().st_size > said, 30, f"{process} to say that it has started")
-    await world.lab.healthy()
+    await lab.until(lambda: log.stat().st_size > said, 30, f"{process} to say that it has started")
+    await lab.healthy()
     return Disk(folder)
-
-
-@contextlib.asynccontextmanager
-async def _at_rest(world: World, process: str) -> AsyncIterator[None]:
-    """Inside the process has ended as it should, and stays down."""
-    mesh = world.lab.mesh
-    mesh.hold(process)
-    try:
-        mesh.kill(process, signal.SIGINT if process == "postgres" else signal.SIGTERM)
-        await world.lab.until(lambda: mesh.pid(process) is None, 30, f"{process} to end")
-        yield
-    finally:
-        mesh.release(process)
 
 
 def _mount(folder: Path) -> None:
