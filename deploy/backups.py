@@ -27,6 +27,8 @@ def backup(folder: Folder) -> None:
     mesh = _local(Mesh(State.default()))
     if folder.exists():
         raise MeshError(f"{folder} is there already.", "Name a folder that is not: every backup is one of its own.", code=2)
+    if mesh.status()["postgres"]["state"] != "up":
+        raise MeshError("Postgres is down, and it is copied while it runs.", "Start it: mesh up", code=3)
     draft = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700, parents=True)

@@ -18,14 +18,16 @@ def lag(as_json: AsJson = False) -> None:
         raise MeshError("This mesh has no services.", "Start them: mesh up", code=3)
     with ThreadPoolExecutor(len(services)) as pool:
         found = dict(zip(services, pool.map(_of, services), strict=True))
+    answered = {name: one for name, one in found.items() if "error" not in one}
     if as_json:
         terminal.show_json({"services": found})
-    else:
-        _show({name: one for name, one in found.items() if "error" not in one})
-        for name, one in found.items():
-            if "error" in one:
-                terminal.line(f"  {name}: {one['error']}")
-    raise typer.Exit(1 if any("error" in one for one in found.values()) else 0)
+    elif answered:
+        _show(answered)
+        for name in found.keys() - answered.keys():
+            terminal.line(f"  {name}: {found[name]['error']}")
+    if not answered:
+        raise MeshError("No service answers.", "Start the mesh: mesh up", code=3)
+    raise typer.Exit(0 if len(answered) == len(found) else 1)
 
 
 def _of(service: str) -> Json:
@@ -44,7 +46,11 @@ def _show(found: dict[str, Json]) -> None:
     terminal.heading("Slots and logs: what Postgres has and Connect has not read")
     terminal.table((_log(name, one) for name, one in found.items()), _LOGS)
     terminal.heading("Topics and consumers: what Kafka has and who has read it")
-    terminal.table((_topic(name, topic) for name, one in found.items() for topic in one["topics"] or ()), _TOPICS)
+    topics = [_topic(name, topic) for name, one in found.items() for topic in one["topics"] or ()]
+    if topics:
+        terminal.table(topics, _TOPICS)
+    else:
+        terminal.line("  Kafka does not answer. See why: mesh status")
     terminal.heading("Positions and heads: what was announced and who has applied it")
     terminal.table((_source(name, source) for name, one in found.items() for source in one["sources"]), _SOURCES)
 

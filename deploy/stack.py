@@ -96,6 +96,9 @@ class Mesh:
         if known and known.databases != plan.databases:
             problem = f"This mesh has {known.databases} database(s), which cannot change while it holds data."
             raise MeshError(problem, "Remove it with its data first: mesh reset", code=2)
+        if known and known.services and len(plan.data_planes) < len(known.data_planes):
+            problem = f"This mesh has {len(known.data_planes)} data planes, and customers' databases live in each of them."
+            raise MeshError(problem, "Data planes are only added. To begin anew without any data: mesh reset", code=2)
         return with_ports(plan, None if known and port_base == FREE_PORTS else port_base)
 
     def _launch(self, plan: Plan, report: Report) -> None:

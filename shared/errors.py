@@ -7,8 +7,9 @@ from typing import ClassVar
 class Refused(Exception):
     """The request cannot be carried out as things stand.
 
-    A subclass's docstring is its message, ``status`` the HTTP status it answers with, and ``constraint`` the name of the
-    database constraint or trigger error that means the same. A ``detail`` given when raised is added to the message.
+    A subclass's docstring is its message: the first sentence says what is wrong, the others what to do next. ``status`` is the HTTP
+    status it answers with, ``constraint`` the name of the database constraint or trigger error that means the same. A ``detail``
+    given when raised is added to the message.
     """
 
     status: ClassVar[int] = 409

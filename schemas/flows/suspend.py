@@ -8,7 +8,7 @@ from shared.rows import present
 suspend = Flow(
     "suspend an organization", version=1, owner="org",
     steps=(
-        step("suspended", Organization, on="updated", state="suspended"),
+        step("suspended", Organization, on="updated", state="suspended", suspended_by=present),
         step("data plane told", Tenant, by="provisioning.suspend_or_resume", state="suspending", failing={"error": present},
              told="The databases are still open."),
         step("databases closed", Tenant, within="30 s", state="suspended", told="Sessions in the databases have not all ended yet."),

@@ -13,6 +13,7 @@ _TIMEOUT = 8.0  # seconds a request; a look-up and a creation together stay well
 @cache
 def _customers() -> "stripe.CustomerService":
     """One client a process. It does not retry by itself: the worker does, and looks before it makes."""
+    stripe.enable_telemetry = False  # it would leave an id in the home of whoever runs this
     s = settings()
     client = stripe.StripeClient(
         s.stripe_api_key.get_secret_value(),

@@ -21,7 +21,7 @@ from shared.tx import Tx
 
 
 class FlowIsOver(Refused):
-    """The flow has ended: there is nothing left to do about it."""
+    """The flow has ended. There is nothing left to do about it."""
 
 
 class NothingWaits(Refused):

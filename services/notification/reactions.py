@@ -9,6 +9,7 @@ from schemas.user import LinkRequest
 from services.notification import links, messages, organizations, recipients
 from services.notification.recipients import OWNERS, OWNERS_AND_ADMINS, Recipient
 from shared.reactions import on
+from shared.rows import present
 from shared.tx import Tx
 
 _LEVELS = {"owner": "an owner", "billing": "billing", "operator": "our operations team"}
@@ -55,7 +56,7 @@ async def welcome_the_owners(tx: Tx, database: Database) -> None:
         await messages.queue(tx, "welcome", owner, database.id, variables)
 
 
-@on(Organization.became(state="suspended"))
+@on(Organization.became(state="suspended", suspended_by=present))
 async def tell_of_the_suspension(tx: Tx, organization: Organization) -> None:
     await _tell_who_runs_it(tx, "suspended", organization)
 

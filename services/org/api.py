@@ -47,11 +47,6 @@ class OrganizationView(View):
     reason: str | None
 
 
-class MyOrganization(OrganizationView):
-    role: Role
-    created_at: datetime
-
-
 class StartedOrganization(OrganizationView, Flowing): ...
 
 
@@ -81,22 +76,22 @@ async def create(body: NameBody, caller: VerifiedPerson, tx: OpenTx) -> StartedO
 
 
 @router.get("/orgs")
-async def mine(caller: Person, tx: PersonTx, query: Paged) -> Page[MyOrganization]:
+async def mine(caller: Person, tx: PersonTx, query: Paged) -> Page[organizations.MyOrganization]:
     """Exactly the organizations the caller is a member of."""
-    return await page(tx, MyOrganization, query, organizations.MINE)
+    return await page(tx, organizations.MyOrganization, query, organizations.MINE)
 
 
 @router.get("/orgs/{org_id}")
-async def get(org_id: UUID, caller: Member, tx: TenantTx) -> OrganizationView:
+async def get(org_id: UUID, caller: Member, tx: TenantTx) -> organizations.MyOrganization:
     """One organization of the caller."""
-    return OrganizationView.model_validate(await organizations.get(tx))
+    return await organizations.mine(tx)
 
 
 @router.patch("/orgs/{org_id}")
-async def rename(org_id: UUID, body: NameBody, caller: OrgAdmin, tx: TenantTx, if_match: IfMatch) -> OrganizationView:
+async def rename(org_id: UUID, body: NameBody, caller: OrgAdmin, tx: TenantTx, if_match: IfMatch) -> organizations.MyOrganization:
     """Renames the organization."""
-    if_match.check(OrganizationView.model_validate(await organizations.get(tx)))
-    return OrganizationView.model_validate(await organizations.rename(tx, body.name))
+    if_match.check(await organizations.mine(tx))
+    return await organizations.rename(tx, body.name)
 
 
 @router.post("/orgs/{org_id}/suspend", status_code=202)

@@ -12,7 +12,7 @@ from shared.tx import Tx
 
 
 class AlreadyMember(Refused):
-    """This person is a member already."""
+    """This person is a member already. Change their role instead, if that is what you want."""
 
     constraint = "already_member"
 
@@ -70,7 +70,7 @@ async def remove(tx: Tx, caller: Caller, user_id: UUID) -> Membership:
 
 async def _check_may_remove_others(tx: Tx, caller: Caller) -> None:
     if caller.role == "member":
-        raise Forbidden
+        raise Forbidden("It needs the role admin or owner, or to be about yourself.")
     if await tx.value("SELECT state FROM organizations WHERE org_id = (SELECT tenant())") == "suspended":
         raise Suspended
 

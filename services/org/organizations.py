@@ -1,10 +1,12 @@
 """Organizations: made, renamed, suspended, resumed."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid5
 
-from schemas.org import Organization, TestClock
+from pydantic import BaseModel
+
+from schemas.org import Organization, Role, TestClock
 from services.org import members
 from shared.errors import Refused
 from shared.http.callers import Caller
@@ -15,12 +17,31 @@ LEVELS: tuple[Level, ...] = ("owner", "billing", "operator")
 _FROM_SIGN_UP = UUID("5f0c4f52-8f0a-4c58-9d1a-0e5a1f6f2b11")
 
 
+class MyOrganization(BaseModel):
+    """An organization as a member sees it."""
+
+    id: UUID
+    name: str
+    state: str
+    suspended_by: str | None
+    reason: str | None
+    role: Role
+    created_at: datetime
+
+
+MINE = (
+    "SELECT o.org_id AS id, o.name, o.state, o.suspended_by, o.reason, o.created_at, m.role "
+    "FROM organizations o JOIN memberships m ON m.org_id = o.org_id AND m.user_id = (SELECT person())"
+)
+"""The organizations of the person who asks, with their role."""
+
+
 class AlreadySuspended(Refused):
-    """The organization is suspended already."""
+    """The organization is suspended already, by this level or a higher one. There is nothing more to do."""
 
 
 class NotSuspended(Refused):
-    """The organization is not suspended."""
+    """The organization is not suspended. There is nothing to resume."""
 
 
 class SuspendedAbove(Refused):
@@ -47,8 +68,14 @@ async def found(tx: Tx, name: str, owner: UUID) -> Organization:
     return await create(tx, name, owner, "created")
 
 
-async def rename(tx: Tx, name: str) -> Organization:
-    return await tx.one(Organization, "UPDATE organizations SET name = $1 RETURNING *", name)
+async def rename(tx: Tx, name: str) -> MyOrganization:
+    await tx.run("UPDATE organizations SET name = $1", name)
+    return await mine(tx)
+
+
+async def mine(tx: Tx) -> MyOrganization:
+    """The organization as its member sees it who asks."""
+    return await tx.one(MyOrganization, f"{MINE} WHERE o.org_id = (SELECT tenant())")
 
 
 async def get(tx: Tx) -> Organization:
@@ -56,10 +83,12 @@ async def get(tx: Tx) -> Organization:
 
 
 async def suspend(tx: Tx, level: Level, reason: str) -> Organization:
+    """Suspends it, or takes a suspension of a lower level over. Raises :class:`AlreadySuspended` when this level or a higher one did."""
     suspended = await tx.maybe(
         Organization,
-        "UPDATE organizations SET state = 'suspended', suspended_by = $1, reason = $2 WHERE org_id = (SELECT tenant()) AND state = 'active' RETURNING *",
-        level, reason,
+        "UPDATE organizations SET state = 'suspended', suspended_by = $1, reason = $2 "
+        "WHERE org_id = (SELECT tenant()) AND (state = 'active' OR suspended_by = ANY($3)) RETURNING *",
+        level, reason, list(LEVELS[: LEVELS.index(level)]),
     )  # fmt: skip
     if suspended is None:
         raise AlreadySuspended
@@ -91,10 +120,3 @@ async def advance_clock(tx: Tx, by: timedelta) -> TestClock:
 
 def level_of(caller: Caller) -> Level:
     return "operator" if caller.kind == "operator" else "owner"
-
-
-MINE = (
-    "SELECT o.org_id AS id, o.name, o.state, o.suspended_by, o.reason, o.created_at, m.role "
-    "FROM organizations o JOIN memberships m ON m.org_id = o.org_id AND m.user_id = (SELECT person())"
-)
-"""The organizations of the person who asks, with their role."""

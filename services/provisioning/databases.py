@@ -38,7 +38,7 @@ class DatabaseDeleted(Refused):
 
 
 class NotDeleted(Refused):
-    """Only a deleted database can be restored, and only until its data is dropped."""
+    """The database is not deleted, or its data is dropped. Only what is deleted can be restored, and only until its data is dropped."""
 
 
 class PlanNotKnown(Refused):

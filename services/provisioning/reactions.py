@@ -9,6 +9,7 @@ from services.provisioning import data_planes, databases, grants, reports, tenan
 from shared.changes import Undecodable
 from shared.listening import Record, listen
 from shared.reactions import on
+from shared.rows import present
 from shared.settings import Settings
 from shared.tx import Database, Tx
 
@@ -18,9 +19,9 @@ async def place_the_tenant(tx: Tx, organization: Organization) -> None:
     await tenants.place(tx, organization.org_id)
 
 
-@on(Organization.became(state=("active", "suspended")))
+@on(Organization.became(state=("active", "suspended"), suspended_by=(None, present)))
 async def suspend_or_resume(tx: Tx, organization: Organization) -> None:
-    """One reaction for both, so that they stay in order whatever becomes of one of them."""
+    """One reaction for both, so that they stay in order whatever becomes of one of them. A suspension that a higher level takes over is wanted anew."""
     await tenants.want(tx, "suspended" if organization.state == "suspended" else "active")
 
 

@@ -31,10 +31,12 @@ async def open_feed(tx: Tx) -> None:
 async def want(tx: Tx, state: Literal["active", "suspended"]) -> None:
     """Lets the logins in or keeps them out from now on, whatever is still under way. Raises :class:`NotYet` without a place to suspend."""
     changed = await tx.all(
-        HeldTenant, "UPDATE tenants SET wanted = $1, generation = generation + 1, repeats = 0, error = NULL WHERE wanted <> $1 RETURNING *", state
+        HeldTenant,
+        "UPDATE tenants SET wanted = $1, generation = generation + 1, repeats = 0, error = NULL WHERE wanted <> $1 OR $1 = 'suspended' RETURNING *",
+        state,
     )
     await _say(tx, changed)
-    if state == "suspended" and not changed and not await tx.value("SELECT true FROM tenants"):
+    if state == "suspended" and not changed:
         raise NotYet("the organization has no data plane yet")
 
 

@@ -24,7 +24,7 @@ FIRST_WAIT = timedelta(seconds=30)
 
 
 class WrongPassword(Refused):
-    """The address or the password is wrong."""
+    """The address or the password is wrong. Try again, or ask for a new password at POST /password-resets."""
 
     status = 401
     keeps_effects = True

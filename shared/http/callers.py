@@ -40,7 +40,7 @@ class Unauthenticated(Refused):
 
 
 class Forbidden(Refused):
-    """You are a member, but your role does not allow this. Ask an owner of the organization."""
+    """You are not allowed to do this. Ask somebody who may."""
 
     status = 403
 
@@ -52,7 +52,7 @@ class NotVerified(Refused):
 
 
 class Suspended(Refused):
-    """The organization is suspended: nothing can be changed until it is resumed."""
+    """The organization is suspended and nothing can be changed. Who suspended it, and why, is shown with the organization; resume it, or ask them."""
 
     status = 423
 
@@ -199,7 +199,7 @@ async def verified_person(request: Request, caller: Annotated[Caller, Depends(pe
 
 async def operator(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
     if caller.kind != "operator":
-        raise Forbidden("This door is for operators.")
+        raise Forbidden("It is for operators, who send the operator token.")
     return caller
 
 
@@ -233,7 +233,7 @@ async def _allowed(tx: Tx, caller: Caller, least: str | None, *, or_operator: bo
     if role is None:
         raise NotFound
     if least and ROLES.index(role) < ROLES.index(least):
-        raise Forbidden(f"It needs the role {least}; yours is {role}.")
+        raise Forbidden(f"It needs the role {least}; yours is {role}: an owner of the organization can do it or change your role.")
     state = await tx.value("SELECT state FROM organizations WHERE org_id = (SELECT tenant())")
     if state in (None, "deleted"):
         raise NotFound

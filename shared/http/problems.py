@@ -1,7 +1,8 @@
 """Errors as RFC 9457 problems: what went wrong, why, and what to do next. Never a stack trace."""
 
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,10 +14,10 @@ from shared.errors import Refused
 from shared.log import about, log
 from shared.tx import DatabaseAway
 
-_TITLES = {
+_MESSAGES = {
     400: ("bad-request", "The request cannot be read. Check its syntax."),
     401: ("unauthenticated", "No valid identity came with the request. Sign in, or send an API key as Authorization: Bearer."),
-    403: ("forbidden", "You are a member, but your role does not allow this. Ask an owner of the organization."),
+    403: ("forbidden", "You are not allowed to do this. Ask somebody who may."),
     404: ("not-found", "There is nothing here that you may see. Check the address and the id."),
     405: ("method-not-allowed", "This address does not know this method. See /docs."),
     413: ("too-large", "The body is larger than 1 MB. Send less."),
@@ -28,22 +29,25 @@ _TITLES = {
 }
 
 
-def problem(status: int, code: str, title: str, detail: str = "", headers: Mapping[str, str] | None = None, **extra: Any) -> JSONResponse:
-    """A problem response. ``type`` is served by every service at ``/problems/<code>``."""
-    body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail or title, "request_id": about.get().get("request_id", "")}
-    return JSONResponse(body | extra, status, dict(headers or {}), media_type="application/problem+json")
+_SENTENCE_ENDS = re.compile(r"(?<=[.?!]) (?=[A-Z])")
+
+
+def problem(status: int, code: str, message: str, detail: str = "", headers: Mapping[str, str] | None = None, **extra: Any) -> JSONResponse:
+    """A problem response. ``type`` is served by every service at ``/problems/<code>``; the message's first sentence is the title."""
+    title = _SENTENCE_ENDS.split(message, maxsplit=1)[0]
+    body = {"type": f"/problems/{code}", "title": title, "status": status, "detail": detail or message, "request_id": about.get().get("request_id", "")}
+    authenticate = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return JSONResponse(body | extra, status, authenticate | dict(headers or {}), media_type="application/problem+json")
 
 
 def standard(status: int, detail: str = "", headers: Mapping[str, str] | None = None, **extra: Any) -> JSONResponse:
-    code, title = _TITLES.get(status, ("error", "The request was refused."))
-    return problem(status, code, title, detail, headers, **extra)
+    code, message = _MESSAGES.get(status, ("error", "The request was refused."))
+    return problem(status, code, message, detail, headers, **extra)
 
 
-def pointer(location: tuple[Any, ...]) -> str:
-    """A JSON pointer (RFC 6901) into the body, whose whole is the empty one; ``query/limit`` for other places."""
-    place, *rest = location
-    parts = [str(p).replace("~", "~0").replace("/", "~1") for p in rest]
-    return "".join(f"/{part}" for part in parts) if place == "body" else "/".join([str(place), *parts])
+def _pointer(location: Sequence[Any]) -> str:
+    """The JSON pointer (RFC 6901) of a place inside the body, the path, the query or the headers; the empty one is the whole."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -54,10 +58,19 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - FastAPI calls it for this kind only
-    said = dict.fromkeys(("" if e["type"] == "json_invalid" else pointer(e["loc"]), e["msg"]) for e in error.errors())  # a door may ask for the same twice
-    problems = [{"pointer": where, "detail": what} for where, what in said]
-    first = ": ".join(part for part in next(iter(said), ()) if part)
-    return standard(422, first, errors=problems)
+    said = dict.fromkeys(_where_and_what(e) for e in error.errors())  # a door may ask for the same twice
+    errors = [{"in": place, "pointer": where, "detail": what} for place, where, what in said]
+    return standard(422, " ".join(f"{where or f'The {place}'}: {what}." for place, where, what in said), errors=errors)
+
+
+_IN_OUR_WORDS = {"extra_forbidden": "there is no such field", "missing": "it is missing"}
+
+
+def _where_and_what(error: dict[str, Any]) -> tuple[str, str, str]:
+    place, *location = error["loc"]
+    unread = error["type"] == "json_invalid"
+    what = f"it is no JSON: {error['ctx']['error']}" if unread else _IN_OUR_WORDS.get(error["type"], error["msg"])
+    return str(place), "" if unread else _pointer(location), what
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -94,7 +107,7 @@ def install(app: FastAPI) -> None:
 
     @app.get("/problems/{code}", include_in_schema=False)
     async def explain(code: str) -> PlainTextResponse:
-        texts = dict(_TITLES.values()) | {r.code(): r.message() for r in _all_refusals(Refused)}
+        texts = dict(_MESSAGES.values()) | {r.code(): r.message() for r in _all_refusals(Refused)}
         if code not in texts:
             raise HTTPException(404)
         return PlainTextResponse(f"{code}\n\n{texts[code]}\n")

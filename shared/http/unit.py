@@ -50,7 +50,7 @@ class KeyReused(Refused):
 
 
 class BadKey(Refused):
-    """An Idempotency-Key has 1 to 255 characters."""
+    """The Idempotency-Key is empty or too long. Take one of 1 to 255 characters, such as a random UUID."""
 
     status = 422
 
@@ -231,6 +231,7 @@ async def _attempt(request: Request, handler: Handler) -> Response:
     about.set(about.get() | unit.as_logged())
     try:
         response = await handler(request)
+        _describe(request, response)
         await unit.finish(response)
     except Replayed as replayed:
         await unit.abort()
@@ -242,19 +243,18 @@ async def _attempt(request: Request, handler: Handler) -> Response:
         return problems.failed(error)
     if unit.writes:
         failpoint("answer")
-    return _tagged(request, response)
-
-
-def _tagged(request: Request, response: Response) -> Response:
-    """Adds the ETag of a single resource."""
-    body = getattr(response, "body", b"")
-    if request.method == "GET" and response.status_code == 200 and body.startswith(b"{") and not body.startswith(b'{"items"'):
-        response.headers.setdefault("ETag", etag(orjson.loads(body)))
-        if request.headers.get("If-None-Match") == response.headers["ETag"]:
-            return Response(status_code=304, headers={"ETag": response.headers["ETag"]})
-    if request.method in WRITES and request.headers.get("Idempotency-Key") is None:
         response.headers.setdefault("Cache-Control", "no-store")
-    return response
+    tag = response.headers.get("ETag")
+    return Response(status_code=304, headers={"ETag": tag}) if tag and request.headers.get("If-None-Match") == tag else response
+
+
+def _describe(request: Request, response: Response) -> None:
+    """Adds the ETag of a single resource: one that is read, or is answered as it is after a change. Nothing is of no type."""
+    if response.status_code == 204 and "Content-Type" in response.headers:
+        del response.headers["Content-Type"]
+    body = getattr(response, "body", b"")
+    if request.method in ("GET", "PATCH") and response.status_code == 200 and body.startswith(b"{") and not body.startswith(b'{"items"'):
+        response.headers.setdefault("ETag", etag(orjson.loads(body)))
 
 
 class _Waiting:

@@ -51,12 +51,15 @@ def _is_problem(answer: httpx.Response, status: int) -> bool:
     assert answer.headers["content-type"] == "application/problem+json"
     assert body["status"] == status
     assert body["request_id"] == answer.headers["X-Request-Id"]
+    assert body["title"] != body["detail"], "what is wrong, and what to do next"
     return all(body[part] for part in ("type", "title", "detail"))
 
 
 @_every([o for o in OPERATIONS if o.secured])
 def test_a_door_for_somebody_refuses_nobody(mesh: TestMesh, operation: Operation) -> None:
-    assert _is_problem(operation.call(Door(mesh.urls)), 401)
+    refused = operation.call(Door(mesh.urls))
+    assert _is_problem(refused, 401)
+    assert refused.headers["WWW-Authenticate"] == "Bearer"
     assert _is_problem(operation.call(Door(mesh.urls, "nonsense")), 401)
 
 
@@ -74,6 +77,7 @@ def test_an_id_that_is_none_is_refused(mesh: TestMesh, ann: Customer, operation:
     who = mesh.operator if operation.for_operators else ann
     answer = who.call(operation.method, operation.service, re.sub(r"\{\w+\}", "no-id", operation.path), {} if operation.body else None)
     assert _is_problem(answer, 422)
+    assert {(e["in"], e["pointer"]) for e in answer.json()["errors"]} == {("path", f"/{name}") for name in re.findall(r"\{(\w+)\}", operation.path)}
 
 
 def _some_body_door(service: str) -> Operation | None:

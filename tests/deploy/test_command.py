@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.plan import Plan, with_ports
 from deploy.stack import Mesh
+from deploy.state import State
 from tests.deploy.bus import pids, restore_postgres, stop_postgres, travels, write_change
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,6 +29,14 @@ def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None
         done = mesh(tmp_path, *words)
         assert done.returncode == 3, words
         assert "mesh up" in done.stderr
+
+
+def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
+    with_ports(Plan(), 0).save(State(tmp_path))
+    for words, hint in ((["lag"], "mesh up"), (["lag", "--json"], "mesh up"), (["backup", str(tmp_path / "copy")], "mesh up"), (["flows", "list"], "mesh status")):
+        done = mesh(tmp_path, *words)
+        assert (done.returncode, hint in done.stderr) == (3, True), (words, done.stderr)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_down_of_nothing_is_well(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from deploy import doctor, jars, topics
 from deploy.cli import app
 from deploy.errors import MeshError
 from deploy.jars import Jar
-from deploy.plan import Plan, with_ports
+from deploy.plan import Plan, data_plane_names, with_ports
+from deploy.stack import Mesh
 from deploy.state import CHECKOUT, State, cache_folder
 from deploy.supervisor import pause
 
@@ -31,6 +32,13 @@ def test_ports_are_fixed_unless_others_are_asked_for_and_stay_with_a_mesh() -> N
     free = with_ports(Plan(), 0)
     assert not set(free.ports.values()) & set(usual.ports.values())
     assert with_ports(free, None).ports == free.ports
+
+
+def test_a_data_plane_with_customers_in_it_is_not_taken_away(tmp_path: Path) -> None:
+    with_ports(Plan(data_planes=data_plane_names(2)), 0).save(State(tmp_path))
+    with pytest.raises(MeshError, match="only added"):
+        Mesh.start(tmp_path, data_planes=1)
+    assert Plan.load(State(tmp_path)).data_planes == ("local", "local-2")
 
 
 def test_a_mesh_of_which_nothing_else_is_known_has_sixteen_partitions_for_as_many_replicas() -> None:

@@ -122,6 +122,22 @@ def test_suspend_then_resume_at_once_never_hangs_in_between(customer: Customer) 
     assert may_log_in(dsn)
 
 
+def test_an_operator_takes_the_suspension_of_an_owner_over_who_cannot_resume_it_then(mesh: TestMesh, customer: Customer) -> None:
+    org = customer.org_id
+    ready_database(customer)
+    first = customer.post("org", f"/orgs/{org}/suspend", {"reason": "holiday"}).json()
+    taken = mesh.operator.post("org", f"/orgs/{org}/suspend", {"reason": "abuse"})
+    assert (taken.status_code, taken.json()["suspended_by"], taken.json()["reason"]) == (202, "operator", "abuse")
+    for flow in (first, taken.json()):
+        finished(customer, flow["flow_id"])
+    again = mesh.operator.post("org", f"/orgs/{org}/suspend", {"reason": "abuse"})
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/already-suspended")
+    refused = customer.post("org", f"/orgs/{org}/resume")
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/suspended-above")
+    eventually(lambda: any("our operations team" in m["text"] for m in mesh.mails(customer.email, "suspended")), what="the mail that says so")
+    finished(mesh.operator, mesh.operator.post("org", f"/orgs/{org}/resume").json()["flow_id"])
+
+
 def test_a_database_is_created_changed_deleted_and_brought_back(mesh: TestMesh, customer: Customer) -> None:
     org = customer.org_id
     verify(mesh, customer)

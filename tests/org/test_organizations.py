@@ -19,7 +19,8 @@ def test_a_stranger_sees_no_organization(customer: Customer, mesh: TestMesh) -> 
 def test_renaming_needs_the_version_one_has_seen(customer: Customer) -> None:
     path = f"/orgs/{customer.org_id}"
     seen = customer.get("org", path).headers["ETag"]
-    assert customer.patch("org", path, {"name": "First"}, headers={"If-Match": seen}).status_code == 200
+    changed = customer.patch("org", path, {"name": "First"}, headers={"If-Match": seen})
+    assert (changed.status_code, changed.headers["ETag"]) == (200, customer.get("org", path).headers["ETag"])
     refused = customer.patch("org", path, {"name": "Second"}, headers={"If-Match": seen})
     assert (refused.status_code, refused.json()["type"]) == (412, "/problems/precondition-failed")
     assert customer.get("org", path).json()["name"] == "First"
