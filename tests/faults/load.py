@@ -16,8 +16,10 @@ from tests.faults.ledger import Ledger, OwedDatabase
 from tests.mesh import PASSWORD
 
 KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset")
-THINKS = 20.0
+THINKS = 40.0
 """Seconds that people take over a mail: flows in flight cost nothing meanwhile."""
+PAUSES = 6.0
+"""Seconds, at most, until people ask for the next change."""
 VERIFY, RESET = "Verify your address", "Set a new password"
 
 
@@ -27,7 +29,7 @@ class Flight:
 
     kind: str
     hurry: asyncio.Event
-    """Set when nobody is to take their time any more."""
+    """Set when this person is not to take their time any more."""
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     thought: float = 0.0
@@ -35,7 +37,7 @@ class Flight:
     ended: float = 0.0
 
     async def thinks(self, rng: random.Random, seconds: float, least: float | None = None) -> None:
-        """The person takes about so long, unless all hurry."""
+        """The person takes about so long, unless they are to hurry."""
         began = time.monotonic()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.hurry.wait(), rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
@@ -82,7 +84,7 @@ class Load:
     stuck: list[str] = field(default_factory=list)
     rest: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when each lane is to end with the flow it is in."""
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
     patience: float = 60.0
     """Seconds that the last flows may take."""
     _asked: dict[str, float] = field(default_factory=dict)
@@ -156,13 +158,13 @@ class Load:
         """Every lane goes from flow to flow; at the end each finishes the one it is in. Those that cannot are named in ``stuck``."""
         self.stuck.clear()
         self.rest.clear()
-        self.hurry.clear()
+        self._hurry = asyncio.Event()
         lanes = [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._lanes())]
         try:
             yield
         finally:
             self.rest.set()
-            self.hurry.set()
+            self._hurry.set()
             _, stuck = await asyncio.wait(lanes, timeout=self.patience)
             self.stuck += [f"{f.kind} {f.flow_id}" for f in self.flights.values()]
             for lane in stuck:
@@ -192,6 +194,16 @@ class Load:
             with contextlib.suppress(Refused):
                 await step(rng)
 
+    def hurry(self) -> None:
+        """Nobody who is in the middle of something takes their time any more. Who begins something later does."""
+        self._hurry.set()
+        self._hurry = asyncio.Event()
+
+    async def _pauses(self, rng: random.Random, most: float) -> None:
+        """Nothing is asked for in between."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.rest.wait(), rng.uniform(0, most))
+
     def in_flight(self) -> Counter[str]:
         return Counter(f.kind for f in list(self.flights.values()))
 
@@ -203,7 +215,7 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def _flight(self, kind: str) -> AsyncIterator[Flight]:
-        number, flight = next(self._numbers), Flight(kind, self.hurry)
+        number, flight = next(self._numbers), Flight(kind, self._hurry)
         self.flights[number] = flight
         try:
             yield flight
@@ -240,22 +252,31 @@ class Load:
             self.ledger.suspensions[home.org_id] += 1
             if waits := rng.random() < 0.7:
                 await self.client.finished(flight.flow_id or "")
-        await asyncio.sleep(rng.uniform(0, 4) * waits)
+        await self._pauses(rng, PAUSES * waits)
         async with self._flight("suspend or resume") as flight:
             await self._start(flight, "POST", "org", f"/orgs/{home.org_id}/resume", None, home.owner)
             self.ledger.resumptions[home.org_id] += 1
             await self.client.finished(flight.flow_id or "")
 
     async def _invites(self, rng: random.Random, home: Home, mate: Who) -> None:
+        if self.ledger.members.get((home.org_id, mate.user_id)):
+            await self._removes(home, mate)
+            return
         async with self._flight("invite") as flight:
             path = f"/orgs/{home.org_id}/invitations"
             made = await self._start(flight, "POST", "org", path, {"email": mate.email, "role": rng.choice(("member", "admin"))}, home.owner)
             self.ledger.invitations[made["id"]] = mate.email
             await self.client.mails(mate.email, made["id"])
             await flight.thinks(rng, THINKS)
+            if self.rest.is_set():
+                await self.client.send("DELETE", "org", f"{path}/{made['id']}", None, home.owner)
+                return
             await self.client.send("POST", "org", f"/invitations/{made['id']}/accept", None, mate)
             self.ledger.members[home.org_id, mate.user_id] = made["role"]
             await self.client.finished(flight.flow_id or "")
+        await self._pauses(rng, THINKS)
+
+    async def _removes(self, home: Home, mate: Who) -> None:
         async with self._flight("invite") as flight:
             await self._start(flight, "DELETE", "org", f"/orgs/{home.org_id}/members/{mate.user_id}", None, home.owner)
             self.ledger.members[home.org_id, mate.user_id] = None
@@ -273,7 +294,7 @@ class Load:
             if self.rest.is_set():
                 break
             await self._changes(rng, home, one, owed)
-            await asyncio.sleep(rng.uniform(0, 4))
+            await self._pauses(rng, PAUSES)
         async with self._flight("database") as flight:
             await self._start(flight, "DELETE", "provisioning", one, None, home.owner)
             owed.present = False

@@ -93,7 +93,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
 async def _until_steady(world: World, affected: list[Flight]) -> tuple[float, dict[str, float]]:
     """Seconds until the last of them had ended, those without in which a person was waited for; and until the median, nine tenths and the last of each kind had."""
     began, thought = time.monotonic(), [f.thought for f in affected]
-    world.load.hurry.set()
+    world.load.hurry()
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(f.done.wait() for f in affected))
         await world.lab.healthy()
