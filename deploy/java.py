@@ -11,11 +11,9 @@ from deploy.jars import LOCK, class_path
 from deploy.process import MARK
 from deploy.state import State, cache_folder, write_atomically
 
-_LIGHT = [
-    "-XX:+UseSerialGC",
-    "-Xss512k",
-    "-XX:ReservedCodeCacheSize=96m",
-    "-XX:-UsePerfData",
+_LIGHT = ["-XX:+UseSerialGC", "-Xss512k", "-XX:ReservedCodeCacheSize=96m", "-XX:-UsePerfData"]
+"""What an archive is made with, and read with."""
+_QUIET = [
     "-Djava.awt.headless=true",
     "-Djava.net.preferIPv4Stack=true",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -47,9 +45,7 @@ def command(state: State, name: str, main: str, options: list[str], arguments: l
     """
     shared = [f"-XX:SharedArchiveFile={archive()}", "-Xshare:auto"]
     noting = [f"-XX:DumpLoadedClassList={class_list(state, name)}", "-Xshare:off"]
-    scratch = state.root / "tmp"
-    scratch.mkdir(exist_ok=True)
-    return [str(JAVA), *_LIGHT, f"-Djava.io.tmpdir={scratch}", *(shared if archive().exists() else noting), *options, main, *arguments]
+    return [str(JAVA), *_LIGHT, *_QUIET, f"-Djava.io.tmpdir={state.scratch}", *(shared if archive().exists() else noting), *options, main, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -67,7 +63,7 @@ def build_archive(state: State, names: list[str]) -> None:
     merged.write_text("\n".join(dict.fromkeys(_archivable(line) for path in lists for line in path.read_text().splitlines())))
     draft = archive().with_suffix(f".{os.getpid()}")
     subprocess.run(
-        ["nice", "-n", "10", str(JAVA), "-Xshare:dump", *_LIGHT[:4], f"-XX:SharedClassListFile={merged}", f"-XX:SharedArchiveFile={draft}"],
+        ["nice", "-n", "10", str(JAVA), "-Xshare:dump", *_LIGHT, f"-XX:SharedClassListFile={merged}", f"-XX:SharedArchiveFile={draft}"],
         env={**environment(), MARK: str(state.root)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -100,7 +96,7 @@ def run_once(state: State, name: str, main: str, arguments: list[str]) -> None:
     shared = [f"-XX:SharedArchiveFile={archive()}"] if archive().exists() else []
     try:
         subprocess.run(
-            [str(JAVA), *_LIGHT[:2], "-XX:TieredStopAtLevel=1", *shared, f"@{file}"],
+            [str(JAVA), *_LIGHT, "-XX:TieredStopAtLevel=1", *shared, f"@{file}"],
             env=environment(), check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
     finally:

@@ -82,11 +82,16 @@ class State:
         """A configuration file written for one process."""
         return self.root / "config" / name
 
+    @property
+    def scratch(self) -> Path:
+        """For files of a process that nobody needs after it."""
+        return self.root / "tmp"
+
     def create(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
-        for path in (self.log("x"), self.record("x"), self.hold("x"), self.rendered("x")):
-            path.parent.mkdir(exist_ok=True)
+        for folder in (self.log("x").parent, self.record("x").parent, self.hold("x").parent, self.rendered("x").parent, self.scratch):
+            folder.mkdir(exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -47,9 +47,33 @@ class _Json(logging.Formatter):
         return orjson.dumps(entry, default=str).decode()
 
 
+class Seldom(logging.Filter):
+    """Lets a line of other libraries through once in ten seconds, with how often it was not: a client says many times a second that its server is away."""
+
+    SECONDS = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == log.name:
+            return True
+        line = record.pathname, record.lineno
+        last, unsaid = self._said.get(line, (-self.SECONDS, 0))
+        if record.created - last < self.SECONDS:
+            self._said[line] = last, unsaid + 1
+            return False
+        self._said[line] = record.created, 0
+        if unsaid:
+            record.not_repeated = unsaid
+        return True
+
+
 def set_up_logs(service: str, level: str) -> None:
     """Sends every log of the process to standard output as JSON."""
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(Seldom())
     formatter = _Json(service)
     formatter.converter = __import__("time").gmtime
     handler.setFormatter(formatter)

@@ -21,7 +21,7 @@ _MESSAGES = {
     404: ("not-found", "There is nothing here that you may see. Check the address and the id."),
     405: ("method-not-allowed", "This address does not know this method. See /docs."),
     413: ("too-large", "The body is larger than 1 MB. Send less."),
-    415: ("unsupported-media-type", "Send Content-Type: application/json."),
+    415: ("unsupported-media-type", "The body is of another type than this address reads. Send Content-Type: application/json."),
     422: ("invalid", "The request has the wrong form. See errors."),
     431: ("headers-too-large", "The headers are larger than 64 kB. Of Mesh-Position, send the newest token of each stream."),
     503: ("unavailable", "The service cannot do this right now and nothing was changed. Try again after the time in Retry-After."),

@@ -137,24 +137,25 @@ class Bus:
         await asyncio.to_thread(self.worker.registry.await_running, CONNECTOR)
 
     @asynccontextmanager
-    async def consumer(self, service: str, kind: str, *, joined: bool = True) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A consumer of this kind as this service, while inside; it belongs to its group unless nobody waits for that."""
+    async def consumer(self, service: str, kind: str, *, joined: bool = True) -> AsyncIterator[asyncio.Event]:
+        """A consumer of this kind as this service, while inside; it belongs to its group unless nobody waits for that. The event tells when it does.
+
+        What it logs is shown: a consumer that complains is not measured unseen.
+        """
         environment = os.environ | self.mesh.environment.service(service)
         argv = [sys.executable, "-m", "tests.bench.consumer", service, kind]
         process = await asyncio.create_subprocess_exec(*argv, env=environment, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE)
+        has_joined = asyncio.Event()
+        listening = asyncio.create_task(_listen(process, has_joined))
         try:
             if joined:
-                await self.joined(process)
-            yield process
+                await asyncio.wait_for(has_joined.wait(), 30)
+            yield has_joined
         finally:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
-
-    @staticmethod
-    async def joined(process: asyncio.subprocess.Process) -> None:
-        if process.stdout is None or await asyncio.wait_for(process.stdout.readline(), 30) != b"joined\n":
-            raise RuntimeError("the consumer has ended")
+            await listening
 
     async def sent(self) -> int:
         """How many records ``org.changes`` holds now."""
@@ -191,6 +192,15 @@ async def a_bus(orgs: int = 1000) -> AsyncIterator[Bus]:
             heads.cancel()
             await source.close()
             await admin.close()
+
+
+async def _listen(process: asyncio.subprocess.Process, has_joined: asyncio.Event) -> None:
+    """Reads on whatever it says: who is not read waits."""
+    while process.stdout and (line := await process.stdout.readline()):
+        if line == b"joined\n":
+            has_joined.set()
+        else:
+            print(line.decode(), end="", file=sys.stderr, flush=True)
 
 
 async def _keep_commit_times(mesh: Mesh) -> None:

@@ -23,7 +23,7 @@ def of(flow_id: UUID, story: Story) -> list[str]:
 def suspended() -> tuple[Story, UUID]:
     """An organization was suspended, and all went as it is defined."""
     story, flow = Story(), uuid4()
-    first = story.tell(flow, "org.organizations", state="suspended")
+    first = story.tell(flow, "org.organizations", state="suspended", suspended_by="owner")
     story.tell(flow, "provisioning.tenants", cause=first, state="suspending", error=None)
     story.tell(flow, "provisioning.tenants", by="agent:local", state="suspended", error=None)
     return story, flow
@@ -45,7 +45,7 @@ def test_a_step_that_another_row_meets_again_is_an_effect_that_is_there_twice() 
 
 def test_a_step_that_was_never_met_is_told_when_the_flow_is_done_unless_an_operator_skipped_it() -> None:
     story, flow = Story(), uuid4()
-    story.tell(flow, "org.organizations", state="suspended")
+    story.tell(flow, "org.organizations", state="suspended", suspended_by="owner")
     assert of(flow, story) == [], "it may still come"
     story.tell(flow, "provisioning.tenants", state="suspended", error=None)
     assert of(flow, story) == ["skipped: data plane told"]

@@ -50,7 +50,7 @@ def folded(flow_id: UUID, changes: Iterable[Seen], troubles: Iterable[Trouble] =
 def suspension() -> tuple[Story, UUID, Seen]:
     """A story in which an organization was suspended, with the flow's id."""
     story, flow = Story(), uuid4()
-    return story, flow, story.tell(flow, "org.organizations", state="suspended")
+    return story, flow, story.tell(flow, "org.organizations", state="suspended", suspended_by="owner")
 
 
 @pytest.mark.parametrize("table", sorted({step.row.table for flow in FLOWS.values() for step in flow.steps}))
@@ -72,7 +72,7 @@ def test_a_flow_is_done_when_every_step_is_met(suspension: tuple[Story, UUID, Se
 def test_the_order_in_which_changes_are_seen_makes_no_difference(suspension: tuple[Story, UUID, Seen]) -> None:
     story, flow, first = suspension
     resumed = uuid4()
-    second = story.tell(resumed, "org.organizations", state="active")
+    second = story.tell(resumed, "org.organizations", state="active", suspended_by=None)
     story.tell(flow, "provisioning.tenants", cause=first, state="suspending", error=None)
     story.tell(resumed, "provisioning.tenants", cause=second, state="resuming", error=None)
     documents = []
@@ -105,7 +105,7 @@ def test_of_two_definitions_the_more_particular_one_is_meant() -> None:
 
 def test_suspend_then_resume_at_once_ends_the_first_superseded(suspension: tuple[Story, UUID, Seen]) -> None:
     story, flow, _ = suspension
-    resumed = story.tell(uuid4(), "org.organizations", state="active")
+    resumed = story.tell(uuid4(), "org.organizations", state="active", suspended_by=None)
     document = folded(flow, story.changes, now=timedelta(hours=1))
     assert (document["state"], document["finished_at"]) == ("superseded", resumed.at)
 

@@ -77,7 +77,7 @@ def test_an_id_that_is_none_is_refused(mesh: TestMesh, ann: Customer, operation:
     who = mesh.operator if operation.for_operators else ann
     answer = who.call(operation.method, operation.service, re.sub(r"\{\w+\}", "no-id", operation.path), {} if operation.body else None)
     assert _is_problem(answer, 422)
-    assert {(e["in"], e["pointer"]) for e in answer.json()["errors"]} == {("path", f"/{name}") for name in re.findall(r"\{(\w+)\}", operation.path)}
+    assert {(e["in"], e["pointer"]) for e in answer.json()["errors"]} >= {("path", f"/{name}") for name in re.findall(r"\{(\w+)\}", operation.path)}
 
 
 def _some_body_door(service: str) -> Operation | None:

@@ -33,7 +33,8 @@ def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None
 
 def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
     with_ports(Plan(), 0).save(State(tmp_path))
-    for words, hint in ((["lag"], "mesh up"), (["lag", "--json"], "mesh up"), (["backup", str(tmp_path / "copy")], "mesh up"), (["flows", "list"], "mesh status")):
+    asked = {("lag",): "mesh up", ("lag", "--json"): "mesh up", ("backup", str(tmp_path / "copy")): "mesh up", ("flows", "list"): "mesh status"}
+    for words, hint in asked.items():
         done = mesh(tmp_path, *words)
         assert (done.returncode, hint in done.stderr) == (3, True), (words, done.stderr)
     assert not (tmp_path / "copy").exists()

@@ -52,7 +52,6 @@ async def small_disk(world: World, process: str, folder: Path) -> Disk:
     """
     lab, log = world.lab, world.lab.mesh.state.log(process)
     async with lab.down(process, number=signal.SIGINT if process == "postgres" else signal.SIGTERM):
-        await lab.until(lambda: lab.mesh.pid(process) is None, 30, f"{process} to end")
         await asyncio.to_thread(_mount, folder)
         world.afterwards.callback(_run, "umount", "--lazy", str(folder))
         said = log.stat().st_size

@@ -61,7 +61,6 @@ async def lose_the_database(world: World) -> None:
     """Its server dies and its disk is empty."""
     mesh = world.lab.mesh
     async with world.lab.down("postgres"):
-        await world.lab.until(lambda: mesh.pid("postgres") is None, 20, "Postgres to be down")
         await asyncio.to_thread(shutil.rmtree, mesh.databases.server.data)
 
 

@@ -50,15 +50,19 @@ class Lab:
 
     @contextlib.asynccontextmanager
     async def down(self, *names: str, number: int = signal.SIGKILL) -> AsyncIterator[None]:
-        """These processes are killed, or ended by another signal, and stay down inside."""
+        """These processes are killed, or ended by another signal, and are down inside."""
         for name in names:
             self.mesh.hold(name)
         try:
-            await self.kill(*names, number=number)
+            await self._end(*names, number=number)
             yield
         finally:
             for name in names:
                 self.mesh.release(name)
+
+    async def _end(self, *names: str, number: int) -> None:
+        await self.kill(*names, number=number)
+        await self.until(lambda: not any(self.mesh.pid(name) for name in names), 30, f"{', '.join(names)} to be down")
 
     @contextlib.asynccontextmanager
     async def replicas(self, *services: str) -> AsyncIterator[None]:
@@ -76,13 +80,11 @@ class Lab:
         """Inside, these processes run with another command; afterwards the supervisor starts them as they were."""
         table = {u.name: u for u in units(self.mesh.state, self.mesh.plan)}
         async with self.down(*names, number=number):
-            await self.until(lambda: not any(self.mesh.pid(n) for n in names), 20, "processes to be down")
             for name in names:
                 process.start(self.mesh.state, change(table[name].command()))
             await self.healthy()
             yield
-            await self.kill(*names, number=number)
-            await self.until(lambda: not any(self.mesh.pid(n) for n in names), 20, "processes to be down")
+            await self._end(*names, number=number)
 
     async def run(self, sql: str, url: str | None = None) -> None:
         """A statement that cannot be inside of a transaction, or answers nothing."""

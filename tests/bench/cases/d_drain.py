@@ -62,7 +62,7 @@ async def together_in(bus: Bus, changes: int, kind: str, reader: str) -> float:
     """Seconds from the start of connector and consumer until the last effect is committed."""
     await _backlog(bus, changes)
     began = time.monotonic()
-    async with bus.consumer("billing", kind, joined=False) as process:
-        await asyncio.gather(bus.joined(process), bus.connector("resume", "RUNNING"))
+    async with bus.consumer("billing", kind, joined=False) as joined:
+        await asyncio.gather(joined.wait(), bus.connector("resume", "RUNNING"))
         await bus.until("billing", reader, changes)
         return time.monotonic() - began

@@ -83,7 +83,6 @@ async def slot_invalidated(world: World) -> None:
     command = unit.command()
     small = [o if "max_slot_wal_keep_size" not in o else "max_slot_wal_keep_size=1MB" for o in command.argv]
     async with world.lab.down("connect", name):
-        await world.lab.until(lambda: mesh.pid(name) is None, 20, "postgres to be down")
         await asyncio.sleep(1)
         process.start(mesh.state, process.Command(name, small, command.environment, command.user, command.folder))
         for _ in range(60):

@@ -21,7 +21,6 @@ async def _until_hit(world: World, name: str, failpoint: Name, hit: int = _HIT) 
     mesh = world.lab.mesh
     unit = next(u for u in units(mesh.state, mesh.plan) if u.name == name)
     async with world.lab.down(name):
-        await world.lab.until(lambda: mesh.pid(name) is None, 20, f"{name} to be down")
         command = unit.command()
         armed = replace(command, environment={**command.environment, "MESH_FAILPOINT": f"{failpoint}:{hit}"})
         began = mesh.state.log(name).stat().st_size
