@@ -18,7 +18,7 @@ from deploy.state import CHECKOUT, State, write_atomically
 MARK = "MESH_PROCESS_OF"
 """In the environment of every process of a mesh: the state folder it belongs to."""
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "MESH_CACHE", "XDG_CACHE_HOME", "SSL_CERT_FILE")
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "MESH_CACHE", "XDG_CACHE_HOME", "SSL_CERT_FILE", "JAVA_TOOL_OPTIONS")
 _CLOCK_SLACK = 2.0  # seconds; a start time is computed from the wall clock, which may have been set meanwhile
 
 

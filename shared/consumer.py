@@ -4,6 +4,7 @@ The offset committed to Kafka is a hint that saves re-reading; what was applied 
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections import defaultdict
@@ -21,6 +22,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.security import SASLScram256
 
+from shared import healing
 from shared.bus import Applier
 from shared.changes import Change, Undecodable, decode
 from shared.failpoints import failpoint
@@ -85,7 +87,7 @@ class Consumer:
             max_poll_interval_ms=3_600_000,
             fetch_max_wait_ms=500,
             fetch_max_bytes=16 * 1024 * 1024,
-            max_partition_fetch_bytes=8 * 1024 * 1024,
+            max_partition_fetch_bytes=1024 * 1024,  # the client hands over one partition's fetch after the other: so they stay side by side
             listener=self.joined,
             parser=self._parse,
             decoder=self._decode,
@@ -159,6 +161,7 @@ class ChangeConsumer(Consumer):
 
     def __init__(self, broker: KafkaBroker, applier: Applier, topics: Sequence[str]) -> None:
         super().__init__(broker, applier, applier.service, topics)
+        self._postponed_at = 0.0
 
     async def _take(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         changes = []
@@ -171,6 +174,24 @@ class ChangeConsumer(Consumer):
             now = datetime.now(UTC)
             for c in (changes[0], changes[-1]):
                 metrics.change_delay.labels(c.source).observe(max(0.0, (now - c.at).total_seconds()))
+            await self._postpone_while_behind()
+
+    async def _postpone_while_behind(self) -> None:
+        """What waits in Kafka is not missing: as long as more than a batch does, announced heads of its source are not asked for."""
+        if time.monotonic() - self._postponed_at < 1.0:
+            return
+        self._postponed_at = time.monotonic()
+        with contextlib.suppress(DatabaseAway, KafkaError, TimeoutError):
+            async with asyncio.timeout(1):
+                behind = await self._behind()
+            if behind:
+                await healing.postpone_expected(self.applier.database, sorted(behind))
+
+    async def _behind(self) -> set[str]:
+        """The sources of which more than a batch waits."""
+        consumer: AIOKafkaConsumer = self._subscriber.consumer
+        waiting = {p: (consumer.highwater(p) or 0) - await consumer.position(p) for p in consumer.assignment()}
+        return {partition.topic.removesuffix(".changes") for partition, records in waiting.items() if records > MAX_RECORDS}
 
     async def _read(self, record: ConsumerRecord[bytes, bytes]) -> Change | None:
         match = _TOPIC.match(record.topic)

@@ -58,6 +58,12 @@ async def announce_heads(database: Database) -> None:
         metrics.heard.labels(one["source"]).set(one["at"])
 
 
+async def postpone_expected(database: Database, sources: list[str]) -> None:
+    """Gives what these sources have announced another grace: who has not read that far yet misses nothing."""
+    async with database.transaction() as tx:
+        await tx.run("UPDATE expected SET postponed_at = now() WHERE source = ANY($1)", sources)
+
+
 async def check_expected(database: Database) -> None:
     """Asks for announced changes that did not come within the grace, and asks again for holes that stay open."""
     async with database.transaction() as tx:
@@ -72,7 +78,7 @@ async def check_expected(database: Database) -> None:
         late = await tx.records(
             "SELECT e.source, e.stream, min(CASE p.epoch WHEN e.epoch THEN p.seq ELSE 0 END) AS seq, max(e.seq) AS head "
             "FROM expected e LEFT JOIN positions p USING (reader, source, stream) "
-            f"WHERE e.since < now() - interval '{GRACE}' GROUP BY 1, 2"
+            f"WHERE greatest(e.since, e.postponed_at) < now() - interval '{GRACE}' GROUP BY 1, 2"
         )
         for r in late:
             metrics.gaps.labels(r["source"]).inc()

@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # who is ended soon and often gains nothing from a better compiler
     if config.getoption("--stack") == "containers":
         if config.getoption("--databases") or config.getoption("--data-planes"):
             raise pytest.UsageError("--databases and --data-planes are for the local stack: docker-compose.yml has one of each.")

@@ -10,12 +10,14 @@ from aiokafka import ConsumerRecord
 from aiokafka.client import AIOKafkaClient
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from faststream.kafka import KafkaBroker
 from pydantic import SecretStr
 
+from shared import consumer
 from shared.bus import Applier
-from shared.consumer import Consumer, kafka_broker
+from shared.consumer import ChangeConsumer, Consumer, kafka_broker
 from shared.settings import Settings, settings
-from tests.kit.conftest import Probe
+from tests.kit.conftest import Log, Probe, record
 from tests.mesh import TestMesh
 
 
@@ -47,21 +49,29 @@ def access(mesh: TestMesh) -> dict[str, str]:
 
 @pytest.fixture
 async def topic(access: dict[str, str]) -> AsyncIterator[str]:
-    name, admin = f"probe.{uuid.uuid4().hex}", AdminClient(access)
-    await asyncio.to_thread(admin.create_topics([NewTopic(name, 1, 1)])[name].result)
-    yield name
-    await asyncio.to_thread(admin.delete_topics([name])[name].result)
+    async with existing(f"probe.{uuid.uuid4().hex}", access) as name:
+        yield name
 
 
 another_topic = topic
 
 
 @asynccontextmanager
+async def existing(topic: str, access: dict[str, str]) -> AsyncIterator[str]:
+    admin = AdminClient(access)
+    await asyncio.to_thread(admin.create_topics([NewTopic(topic, 1, 1)])[topic].result)
+    yield topic
+    await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
+
+
+def broker_for(access: dict[str, str]) -> KafkaBroker:
+    here = Settings(kafka_bootstrap=access["bootstrap.servers"], kafka_username=access["sasl.username"], kafka_password=SecretStr(access["sasl.password"]))
+    return kafka_broker(here, "probe")
+
+
+@asynccontextmanager
 async def reading(probe: Probe, access: dict[str, str], group: str, *topics: str) -> AsyncIterator[Reader]:
-    access_settings = Settings(
-        kafka_bootstrap=access["bootstrap.servers"], kafka_username=access["sasl.username"], kafka_password=SecretStr(access["sasl.password"])
-    )
-    broker = kafka_broker(access_settings, "probe")
+    broker = broker_for(access)
     reader = Reader(broker, Applier(probe.database, [], {}), group, topics)
     reader.values, reader.more = [], asyncio.Event()
     keeping = asyncio.create_task(reader.keep_reading())
@@ -120,3 +130,21 @@ async def test_a_client_that_gave_up_is_replaced_and_nothing_is_missed(
     producer.produce(topic, b"after")
     producer.flush(10)
     await reader.has_read(b"before", b"after")
+
+
+async def test_what_was_announced_and_waits_in_kafka_is_not_asked_for(probe: Probe, log: Log, access: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads may be read long before the partition that they speak of."""
+    monkeypatch.setattr(consumer, "MAX_RECORDS", 50)
+    async with existing("other.changes", access) as topic:
+        send, broker = Producer(access), broker_for(access)
+        for value in range(1, 501):
+            send.produce(topic, log.change(value).raw, log.stream)
+        send.flush()
+        await probe.admin.execute("INSERT INTO probe.expected (reader, source, stream, seq) VALUES ('reactions', 'other', 'org:of-another', 7)")
+        ChangeConsumer(broker, await probe.applier(record), [topic])
+        await broker.start()
+        async with asyncio.timeout(20):
+            while await probe.position(log) < 500:  # noqa: ASYNC110 - it is moved in the database
+                await asyncio.sleep(0.05)
+        await broker.stop()
+    assert await probe.admin.fetchval("DELETE FROM probe.expected WHERE stream = 'org:of-another' RETURNING postponed_at IS NOT NULL")
