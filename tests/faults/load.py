@@ -51,9 +51,9 @@ class Size:
     sign_ups: int = 24
     organizations: int = 60
     suspending: int = 24
-    inviting: int = 80
+    inviting: int = 150
     databases: int = 36
-    resets: int = 96
+    resets: int = 40
     setting_up: int = 12
     """People who are set up side by side before the load begins."""
 
