@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,19 +25,23 @@ def mesh(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "deploy.cli", *words], env=environment, text=True, capture_output=True, check=False)
 
 
+def each(folder: Path, *commands: str) -> list[subprocess.CompletedProcess[str]]:
+    """Side by side: most of the time of a command goes into its start."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda command: mesh(folder, *command.split()), commands))
+
+
 def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None:
-    for words in (["status"], ["status", "--json"], ["token"], ["mail", "list"]):
-        done = mesh(tmp_path, *words)
-        assert done.returncode == 3, words
+    for done in each(tmp_path, "status", "status --json", "token", "mail list"):
+        assert done.returncode == 3, done.args
         assert "mesh up" in done.stderr
 
 
 def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
     with_ports(Plan(), 0).save(State(tmp_path))
-    asked = {("lag",): "mesh up", ("lag", "--json"): "mesh up", ("backup", str(tmp_path / "copy")): "mesh up", ("flows", "list"): "mesh status"}
-    for words, hint in asked.items():
-        done = mesh(tmp_path, *words)
-        assert (done.returncode, hint in done.stderr) == (3, True), (words, done.stderr)
+    hints = {"lag": "mesh up", "lag --json": "mesh up", f"backup {tmp_path}/copy": "mesh up", "flows list": "mesh status"}
+    for done, hint in zip(each(tmp_path, *hints), hints.values(), strict=True):
+        assert (done.returncode, hint in done.stderr) == (3, True), (done.args, done.stderr)
     assert not (tmp_path / "copy").exists()
 
 
@@ -45,8 +50,8 @@ def test_down_of_nothing_is_well(tmp_path: Path) -> None:
 
 
 def test_what_is_not_understood_exits_2(tmp_path: Path) -> None:
-    for words in (["nonsense"], ["logs", "nonsense"], ["up", "--replicas", "nonsense=2"]):
-        assert mesh(tmp_path, *words).returncode == 2, words
+    for done in each(tmp_path, "nonsense", "logs nonsense", "up --replicas nonsense=2"):
+        assert done.returncode == 2, done.args
 
 
 def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
@@ -61,18 +66,18 @@ def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
 
 def test_secrets_are_shown_on_demand_only(bus: Mesh) -> None:
     secrets = json.loads((bus.state.root / "secrets.json").read_text()).values()
-    quiet, open_ = mesh(bus.state.root, "status", "--json"), mesh(bus.state.root, "status", "--json", "--show-secrets")
+    quiet, open_, token = each(bus.state.root, "status --json", "status --json --show-secrets", "token")
     assert [secret for secret in secrets if secret in quiet.stdout] == []
     document = json.loads(open_.stdout)
     assert document["kafka"]["admin"]["username"] == "admin"
     assert document["postgres"]["url"].startswith("postgresql://postgres:")
     assert document["data_planes"][0]["url"].startswith("postgresql://postgres:")
-    assert document["operator_token"] == mesh(bus.state.root, "token").stdout.strip()
+    assert document["operator_token"] == token.stdout.strip()
 
 
 def test_the_output_is_plain_where_there_is_no_terminal(bus: Mesh) -> None:
-    for words in (["status"], ["doctor"]):
-        assert "\x1b" not in mesh(bus.state.root, *words).stdout
+    for done in each(bus.state.root, "status", "doctor"):
+        assert "\x1b" not in done.stdout
 
 
 def test_the_doctor_names_what_is_wrong_and_what_mends_it(bus: Mesh) -> None:
