@@ -18,6 +18,8 @@ from tests.mesh import PASSWORD
 KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset")
 THINKS = 40.0
 """Seconds that people take over a mail: flows in flight cost nothing meanwhile."""
+PATIENT = 0.7
+"""The share of those who were invited who answer when they would have without a fault. All of them at once are more than two cores bear."""
 PAUSES = 6.0
 """Seconds, at most, until people ask for the next change."""
 VERIFY, RESET = "Verify your address", "Set a new password"
@@ -30,6 +32,8 @@ class Flight:
     kind: str
     hurry: asyncio.Event
     """Set when this person is not to take their time any more."""
+    patient: bool = False
+    """A person is waited for who does not hurry after a fault either."""
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     thought: float = 0.0
@@ -214,8 +218,8 @@ class Load:
             await asyncio.sleep(0.05)
 
     @contextlib.asynccontextmanager
-    async def _flight(self, kind: str) -> AsyncIterator[Flight]:
-        number, flight = next(self._numbers), Flight(kind, self._hurry)
+    async def _flight(self, kind: str, *, patient: bool = False) -> AsyncIterator[Flight]:
+        number, flight = next(self._numbers), Flight(kind, self.rest if patient else self._hurry, patient)
         self.flights[number] = flight
         try:
             yield flight
@@ -262,7 +266,7 @@ class Load:
         if self.ledger.members.get((home.org_id, mate.user_id)):
             await self._removes(home, mate)
             return
-        async with self._flight("invite") as flight:
+        async with self._flight("invite", patient=rng.random() < PATIENT) as flight:
             path = f"/orgs/{home.org_id}/invitations"
             made = await self._start(flight, "POST", "org", path, {"email": mate.email, "role": rng.choice(("member", "admin"))}, home.owner)
             self.ledger.invitations[made["id"]] = mate.email

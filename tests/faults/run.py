@@ -73,7 +73,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
             result.in_flight, result.kinds = counts.total(), dict(counts)
             if counts.total() < least or set(counts) != set(KINDS):
                 result.findings.append(f"only {dict(counts)} in flight")
-            affected = list(world.load.flights.values())
+            affected = [f for f in world.load.flights.values() if not f.patient]
             await one.harm(world)
             result.seconds, result.spread = await _until_steady(world, affected)
             await asyncio.sleep(AFTERWARDS)
