@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+import psutil
 
 from deploy import process
 from deploy.stack import Mesh
@@ -61,8 +62,10 @@ class Lab:
                 self.mesh.release(name)
 
     async def _end(self, *names: str, number: int) -> None:
+        """Until nobody can meet them any more, as Postgres looks for its predecessor."""
+        ending = [pid for name in names if (pid := self.mesh.pid(name))]
         await self.kill(*names, number=number)
-        await self.until(lambda: not any(self.mesh.pid(name) for name in names), 30, f"{', '.join(names)} to be down")
+        await self.until(lambda: not any(psutil.pid_exists(pid) for pid in ending), 30, f"{', '.join(names)} to be down")
 
     @contextlib.asynccontextmanager
     async def replicas(self, *services: str) -> AsyncIterator[None]:

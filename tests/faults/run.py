@@ -26,6 +26,8 @@ CASES_A_MESH = 8
 """A mesh is replaced after so many cases, and after a red one."""
 PATIENCE = 120.0
 """Seconds until a mesh that is not steady yet is given up."""
+LONGEST = 240.0
+"""Seconds that harm may take."""
 AFTERWARDS = 3.0
 """Seconds that the load goes on after all that was in flight has ended."""
 
@@ -74,7 +76,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
             if counts.total() < least or set(counts) != set(KINDS):
                 result.findings.append(f"only {dict(counts)} in flight")
             affected = [f for f in world.load.flights.values() if not f.patient]
-            await one.harm(world)
+            await _do(one, world)
             result.seconds, result.spread = await _until_steady(world, affected)
             await asyncio.sleep(AFTERWARDS)
     except NeverHit as why:
@@ -88,6 +90,14 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
     result.findings += [f"people still wait for {one}" for one in world.load.stuck]
     _take(result, await world.oracle.settled())
     return result
+
+
+async def _do(one: Case, world: World) -> None:
+    try:
+        async with asyncio.timeout(LONGEST):
+            await one.harm(world)
+    except TimeoutError as error:
+        raise NeverHit(f"the harm itself has not ended after {LONGEST:.0f} s") from error
 
 
 async def _until_steady(world: World, affected: list[Flight]) -> tuple[float, dict[str, float]]:
