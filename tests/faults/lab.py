@@ -55,17 +55,19 @@ class Lab:
         for name in names:
             self.mesh.hold(name)
         try:
-            await self._end(*names, number=number)
+            await self.end(*names, number=number)
             yield
         finally:
             for name in names:
                 self.mesh.release(name)
 
-    async def _end(self, *names: str, number: int) -> None:
-        """Until nobody can meet them any more, as Postgres looks for its predecessor."""
-        ending = [pid for name in names if (pid := self.mesh.pid(name))]
+    async def end(self, *names: str, number: int = signal.SIGKILL) -> None:
+        """Ends them, and waits until nobody meets them any more: Postgres takes one of ours that nobody has waited for for its living predecessor."""
+        ending = [psutil.Process(pid) for name in names if (pid := self.mesh.pid(name))]
         await self.kill(*names, number=number)
-        await self.until(lambda: not any(psutil.pid_exists(pid) for pid in ending), 30, f"{', '.join(names)} to be down")
+        _, alive = await asyncio.to_thread(psutil.wait_procs, ending, timeout=30)
+        if alive:
+            raise TimeoutError(f"these did not end: {alive}")
 
     @contextlib.asynccontextmanager
     async def replicas(self, *services: str) -> AsyncIterator[None]:
@@ -87,7 +89,7 @@ class Lab:
                 process.start(self.mesh.state, change(table[name].command()))
             await self.healthy()
             yield
-            await self._end(*names, number=number)
+            await self.end(*names, number=number)
 
     async def run(self, sql: str, url: str | None = None) -> None:
         """A statement that cannot be inside of a transaction, or answers nothing."""

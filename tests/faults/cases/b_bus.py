@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -90,6 +91,7 @@ async def slot_invalidated(world: World) -> None:
             await world.lab.run("CHECKPOINT")
             if {r["wal_status"] for r in await world.lab.rows("SELECT wal_status FROM pg_replication_slots")} == {"lost"}:
                 await is_raised(world, "MeshSlotFillsUp", within=10)
+                await world.lab.end(name, number=signal.SIGINT)
                 return
             await asyncio.sleep(0.2)
         raise NeverHit("the slot survived")
