@@ -23,8 +23,9 @@ def lag(as_json: AsJson = False) -> None:
         terminal.show_json({"services": found})
     elif answered:
         _show(answered)
-        for name in found.keys() - answered.keys():
-            terminal.line(f"  {name}: {found[name]['error']}")
+        for name, one in found.items():
+            if name not in answered:
+                terminal.line(f"  {name}: {one['error']}")
     if not answered:
         raise MeshError("No service answers.", "Start the mesh: mesh up", code=3)
     raise typer.Exit(0 if len(answered) == len(found) else 1)

@@ -5,7 +5,6 @@ The offset committed to Kafka is a hint that saves re-reading; what was applied 
 
 import asyncio
 import contextlib
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -35,7 +34,6 @@ from shared.tx import DatabaseAway
 
 MAX_RECORDS = 2000
 LISTENING_AT_ONCE = 4
-_TOPIC = re.compile(r"^([a-z_]+)\.changes$")
 
 
 def kafka_broker(settings: Settings, service: str) -> KafkaBroker:
@@ -43,6 +41,11 @@ def kafka_broker(settings: Settings, service: str) -> KafkaBroker:
     ssl = create_ssl_context() if settings.kafka_security_protocol == "SASL_SSL" else None
     security = SASLScram256(settings.kafka_username, settings.kafka_password.get_secret_value(), ssl_context=ssl, use_ssl=bool(ssl))
     return KafkaBroker(settings.kafka_bootstrap, security=security, client_id=f"mesh-{service}", apply_types=False, logger=None)
+
+
+def _source_of(topic: str) -> str:
+    """The service whose changes a topic carries."""
+    return topic.removesuffix(".changes")
 
 
 class _Joined(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -189,13 +192,14 @@ class ChangeConsumer(Consumer):
 
     async def _behind(self) -> set[str]:
         """The sources of which more than a batch waits."""
-        consumer: AIOKafkaConsumer = self._subscriber.consumer
+        consumer = self._subscriber.consumer
+        if consumer is None:  # reading ends, or begins anew
+            return set()
         waiting = {p: (consumer.highwater(p) or 0) - await consumer.position(p) for p in consumer.assignment()}
-        return {partition.topic.removesuffix(".changes") for partition, records in waiting.items() if records > MAX_RECORDS}
+        return {_source_of(partition.topic) for partition, records in waiting.items() if records > MAX_RECORDS}
 
     async def _read(self, record: ConsumerRecord[bytes, bytes]) -> Change | None:
-        match = _TOPIC.match(record.topic)
-        source = match.group(1) if match else record.topic
+        source = _source_of(record.topic)
         stream = (record.key or b"").decode(errors="replace")
         if stream and not any(self.applier.follows(reader, source, stream) for reader in READERS):
             return None

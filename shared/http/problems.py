@@ -69,7 +69,7 @@ _IN_OUR_WORDS = {"extra_forbidden": "there is no such field", "missing": "it is 
 def _where_and_what(error: dict[str, Any]) -> tuple[str, str, str]:
     place, *location = error["loc"]
     unread = error["type"] == "json_invalid"
-    what = f"it is no JSON: {error['ctx']['error']}" if unread else _IN_OUR_WORDS.get(error["type"], error["msg"])
+    what = f"it is no JSON: {error['ctx']['error']}" if unread else _IN_OUR_WORDS.get(error["type"], error["msg"]).rstrip(".")
     return str(place), "" if unread else _pointer(location), what
 
 

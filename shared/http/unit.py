@@ -244,6 +244,7 @@ async def _attempt(request: Request, handler: Handler) -> Response:
     if unit.writes:
         failpoint("answer")
         response.headers.setdefault("Cache-Control", "no-store")
+        return response
     tag = response.headers.get("ETag")
     return Response(status_code=304, headers={"ETag": tag}) if tag and request.headers.get("If-None-Match") == tag else response
 

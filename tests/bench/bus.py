@@ -137,19 +137,20 @@ class Bus:
         await asyncio.to_thread(self.worker.registry.await_running, CONNECTOR)
 
     @asynccontextmanager
-    async def consumer(self, service: str, kind: str, *, joined: bool = True) -> AsyncIterator[asyncio.Event]:
-        """A consumer of this kind as this service, while inside; it belongs to its group unless nobody waits for that. The event tells when it does.
+    async def consumer(self, service: str, kind: str, *, joined: bool = True) -> AsyncIterator[asyncio.Future[None]]:
+        """A consumer of this kind as this service, while inside; it belongs to its group unless nobody waits for that. The future is done when it does,
+        and raises RuntimeError when it has ended before.
 
         What it logs is shown: a consumer that complains is not measured unseen.
         """
         environment = os.environ | self.mesh.environment.service(service)
         argv = [sys.executable, "-m", "tests.bench.consumer", service, kind]
         process = await asyncio.create_subprocess_exec(*argv, env=environment, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE)
-        has_joined = asyncio.Event()
+        has_joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         listening = asyncio.create_task(_listen(process, has_joined))
         try:
             if joined:
-                await asyncio.wait_for(has_joined.wait(), 30)
+                await asyncio.wait_for(has_joined, 30)
             yield has_joined
         finally:
             if process.returncode is None:
@@ -194,13 +195,15 @@ async def a_bus(orgs: int = 1000) -> AsyncIterator[Bus]:
             await admin.close()
 
 
-async def _listen(process: asyncio.subprocess.Process, has_joined: asyncio.Event) -> None:
+async def _listen(process: asyncio.subprocess.Process, has_joined: asyncio.Future[None]) -> None:
     """Reads on whatever it says: who is not read waits."""
     while process.stdout and (line := await process.stdout.readline()):
-        if line == b"joined\n":
-            has_joined.set()
+        if line == b"joined\n" and not has_joined.done():
+            has_joined.set_result(None)
         else:
             print(line.decode(), end="", file=sys.stderr, flush=True)
+    if not has_joined.done():
+        has_joined.set_exception(RuntimeError("the consumer has ended"))
 
 
 async def _keep_commit_times(mesh: Mesh) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def mesh(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def each(folder: Path, *commands: str) -> list[subprocess.CompletedProcess[str]]:
     """Side by side: most of the time of a command goes into its start."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda command: mesh(folder, *command.split()), commands))
+        return list(pool.map(lambda command: mesh(folder, *shlex.split(command)), commands))
 
 
 def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None
 
 def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
     with_ports(Plan(), 0).save(State(tmp_path))
-    hints = {"lag": "mesh up", "lag --json": "mesh up", f"backup {tmp_path}/copy": "mesh up", "flows list": "mesh status"}
+    hints = {"lag": "mesh up", "lag --json": "mesh up", f"backup {shlex.quote(str(tmp_path / 'copy'))}": "mesh up", "flows list": "mesh status"}
     for done, hint in zip(each(tmp_path, *hints), hints.values(), strict=True):
         assert (done.returncode, hint in done.stderr) == (3, True), (done.args, done.stderr)
     assert not (tmp_path / "copy").exists()

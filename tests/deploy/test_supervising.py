@@ -36,7 +36,7 @@ def test_killed_processes_are_started_again_and_the_mesh_is_healthy(bus: Mesh) -
     killed = {name: bus.kill(name) for name in ("kafka", "connect", "postgres", "dataplane-local")}
     for name, pid in killed.items():
         bus.wait(lambda name=name, pid=pid: bus.pid(name) not in (None, pid), 15, f"another {name}")
-    bus.wait_healthy(60)
+    bus.wait_healthy(30)
 
 
 def test_a_held_process_stays_down_until_it_is_released(bus: Mesh) -> None:

@@ -11,6 +11,7 @@ import asyncpg
 import psutil
 
 from deploy import process
+from deploy.errors import MeshError
 from deploy.stack import Mesh
 from deploy.status import Document
 from deploy.units import units
@@ -67,7 +68,7 @@ class Lab:
         await self.kill(*names, number=number)
         _, alive = await asyncio.to_thread(psutil.wait_procs, ending, timeout=30)
         if alive:
-            raise TimeoutError(f"these did not end: {alive}")
+            raise MeshError(f"these did not end: {alive}")
 
     @contextlib.asynccontextmanager
     async def replicas(self, *services: str) -> AsyncIterator[None]:

@@ -60,8 +60,10 @@ another_topic = topic
 async def existing(topic: str, access: dict[str, str]) -> AsyncIterator[str]:
     admin = AdminClient(access)
     await asyncio.to_thread(admin.create_topics([NewTopic(topic, 1, 1)])[topic].result)
-    yield topic
-    await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
+    try:
+        yield topic
+    finally:
+        await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
 
 
 def broker_for(access: dict[str, str]) -> KafkaBroker:
@@ -143,8 +145,10 @@ async def test_what_was_announced_and_waits_in_kafka_is_not_asked_for(probe: Pro
         await probe.admin.execute("INSERT INTO probe.expected (reader, source, stream, seq) VALUES ('reactions', 'other', 'org:of-another', 7)")
         ChangeConsumer(broker, await probe.applier(record), [topic])
         await broker.start()
-        async with asyncio.timeout(20):
-            while await probe.position(log) < 500:  # noqa: ASYNC110 - it is moved in the database
-                await asyncio.sleep(0.05)
-        await broker.stop()
+        try:
+            async with asyncio.timeout(20):
+                while await probe.position(log) < 500:  # noqa: ASYNC110 - it is moved in the database, which tells nobody
+                    await asyncio.sleep(0.05)
+        finally:
+            await broker.stop()
     assert await probe.admin.fetchval("DELETE FROM probe.expected WHERE stream = 'org:of-another' RETURNING postponed_at IS NOT NULL")

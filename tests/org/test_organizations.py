@@ -21,6 +21,8 @@ def test_renaming_needs_the_version_one_has_seen(customer: Customer) -> None:
     seen = customer.get("org", path).headers["ETag"]
     changed = customer.patch("org", path, {"name": "First"}, headers={"If-Match": seen})
     assert (changed.status_code, changed.headers["ETag"]) == (200, customer.get("org", path).headers["ETag"])
+    same = customer.patch("org", path, {"name": "First"}, headers={"If-None-Match": changed.headers["ETag"]})
+    assert (same.status_code, same.json()["name"]) == (200, "First"), "only what is read is not sent twice"
     refused = customer.patch("org", path, {"name": "Second"}, headers={"If-Match": seen})
     assert (refused.status_code, refused.json()["type"]) == (412, "/problems/precondition-failed")
     assert customer.get("org", path).json()["name"] == "First"

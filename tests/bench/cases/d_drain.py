@@ -63,6 +63,6 @@ async def together_in(bus: Bus, changes: int, kind: str, reader: str) -> float:
     await _backlog(bus, changes)
     began = time.monotonic()
     async with bus.consumer("billing", kind, joined=False) as joined:
-        await asyncio.gather(joined.wait(), bus.connector("resume", "RUNNING"))
+        await asyncio.gather(asyncio.wait_for(joined, 30), bus.connector("resume", "RUNNING"))
         await bus.until("billing", reader, changes)
         return time.monotonic() - began
