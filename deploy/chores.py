@@ -15,6 +15,7 @@ from deploy.state import State
 
 CONNECTORS_EVERY = 2.0  # seconds between looks for a failed connector task
 KAFKA_EVERY = 10.0  # seconds between looks for missing topics, users and rights
+SLOTS_EVERY = 10.0  # seconds between looks for a slot that Postgres has given up
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,16 @@ class Chores:
                 worker.registry.await_running(f"{database}-changes")
                 done.append(f"{database}-changes")
             elif worker.registry.state(f"{database}-changes") == "FAILED":
-                if asyncio.run(drop_lost_slot(control_plane(self.state, self.plan).url(database), database)):
-                    done.append(f"{database}-changes needs a new slot: Postgres gave up the old one")
-                worker.registry.restart_failed(f"{database}-changes")
+                worker.registry.restart(f"{database}-changes", only_failed=True)
                 done.append(f"{database}-changes restarted")
+        return ", ".join(done)
+
+    async def slots(self) -> str:
+        """No connector stands before a slot that Postgres has given up: its task tries for minutes before it fails."""
+        worker = Worker.of(self.state, self.plan)
+        done = []
+        for database in self.plan.placement:
+            if await drop_lost_slot(control_plane(self.state, self.plan).url(database), database):
+                await asyncio.to_thread(worker.registry.restart, f"{database}-changes")
+                done.append(f"{database}-changes has a new slot: Postgres gave up the old one")
         return ", ".join(done)

@@ -42,7 +42,7 @@ def keep(chores: Chores) -> None:
         try:
             done = [chores.connectors()]
             if time.monotonic() - made > KAFKA_EVERY:
-                done += [chores.users(), chores.topics()]
+                done += [chores.users(), chores.topics(), asyncio.run(chores.slots())]
                 made = time.monotonic()
         except Exception as error:  # noqa: BLE001 - whatever is away, it is looked for again
             log.warning("not well yet: %s", error)

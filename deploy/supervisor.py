@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import asyncpg
 import requests
 from confluent_kafka import KafkaException
 
 from deploy import connect, java, kafka, process
-from deploy.chores import CONNECTORS_EVERY, KAFKA_EVERY, Chores
+from deploy.chores import CONNECTORS_EVERY, KAFKA_EVERY, SLOTS_EVERY, Chores
 from deploy.plan import Plan
 from deploy.process import Running
 from deploy.state import State
@@ -32,7 +33,7 @@ _PATIENCE = 60.0  # seconds that a process may take until it is ready, or may no
 _LIFE_EVERY = 5.0  # seconds between questions whether it lives
 _TOLERATED = 3  # failures of a start before ``mesh up`` gives up waiting
 
-_USUAL = (requests.RequestException, KafkaException, OSError)
+_USUAL = (requests.RequestException, KafkaException, asyncpg.PostgresError, OSError)
 """What a chore meets while something else restarts; its line says enough."""
 
 log = logging.getLogger("mesh.supervisor")
@@ -71,6 +72,7 @@ class Supervisor:
             ("topics", ("kafka",), partial(asyncio.to_thread, chores.topics), KAFKA_EVERY),
             ("databases", ("postgres",), chores.databases, None),
             ("connectors", ("connect", "databases", "topics"), partial(asyncio.to_thread, chores.connectors), CONNECTORS_EVERY),
+            ("slots", ("connectors",), chores.slots, SLOTS_EVERY),
         ]
 
     async def _keep(self, unit: Unit) -> None:

@@ -73,8 +73,9 @@ class Registry:
         tasks = self._call("GET", f"/connectors/{name}/status").json().get("tasks", [])
         return next((task["trace"].splitlines()[0] for task in tasks if task.get("trace")), "no error yet")
 
-    def restart_failed(self, name: str) -> None:
-        parameters = {"includeTasks": "true", "onlyFailed": "true"}
+    def restart(self, name: str, *, only_failed: bool = False) -> None:
+        """The connector with its tasks, or those of them that failed."""
+        parameters = {"includeTasks": "true", "onlyFailed": str(only_failed).lower()}
         self._call("POST", f"/connectors/{name}/restart", params=parameters).raise_for_status()
 
     def forget_place(self, name: str, timeout: float = 30) -> None:

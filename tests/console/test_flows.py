@@ -195,6 +195,7 @@ def test_a_console_that_is_killed_goes_on_and_tells_nothing_twice(mesh: TestMesh
     people = []
     for _ in range(times):
         people += [mesh.sign_up() for _ in range(2)]
+        eventually(lambda: mesh.mesh.pid("console"), what="a console that can be killed")
         mesh.mesh.kill("console")
     mesh.mesh.wait_healthy()
     for ann in people:

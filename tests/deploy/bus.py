@@ -49,6 +49,39 @@ def travels(mesh: Mesh, stream: str, service: str = "org", within: float = 30) -
     return False
 
 
+def lose_the_slot(mesh: Mesh) -> None:
+    """Postgres gives up the connector's slot, as it does with one that keeps more of its log than it may."""
+
+    async def lose() -> None:
+        connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
+        await connection.execute("ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
+        await connection.execute("SELECT pg_reload_conf()")
+        try:
+            async with asyncio.timeout(30):
+                while not await connection.fetchval("SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots"):
+                    await connection.execute("CHECKPOINT")
+                    await asyncio.sleep(0.1)
+        finally:
+            await connection.execute("ALTER SYSTEM RESET idle_replication_slot_timeout")
+            await connection.execute("SELECT pg_reload_conf()")
+            await connection.close()
+
+    asyncio.run(lose())
+
+
+def slots(mesh: Mesh) -> dict[str, bool]:
+    """Each replication slot, and whether somebody reads it now."""
+
+    async def ask() -> dict[str, bool]:
+        connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
+        try:
+            return {r["slot_name"]: r["active"] for r in await connection.fetch("SELECT slot_name, active FROM pg_replication_slots")}
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
 def stop_postgres(mesh: Mesh) -> Path:
     """Its data, left alone until it is released."""
     mesh.hold("postgres")

@@ -16,7 +16,7 @@ from deploy.errors import MeshError
 from deploy.process import Running
 from deploy.stack import Mesh
 from deploy.state import State, write_atomically
-from tests.deploy.bus import alive, pids, travels, write_change
+from tests.deploy.bus import alive, lose_the_slot, pids, slots, travels, write_change
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -66,6 +66,17 @@ def test_a_failed_connector_task_runs_again_once_its_lost_right_is_back(bus: Mes
     write_change(bus, "org:after-failure")
     assert travels(bus, "org:after-failure", within=40)
     bus.wait_healthy(30)
+
+
+def test_a_slot_that_postgres_has_given_up_does_not_keep_the_connector_from_a_new_one(bus: Mesh) -> None:
+    bus.hold("connect")
+    bus.kill("connect")
+    lose_the_slot(bus)
+    bus.release("connect")
+    bus.wait_healthy(60)
+    bus.wait(lambda: slots(bus) == {"mesh": True}, 30, "a slot that the connector reads")
+    write_change(bus, "org:after-the-lost-slot")
+    assert travels(bus, "org:after-the-lost-slot")
 
 
 def test_a_removed_connector_and_a_removed_topic_are_made_again(bus: Mesh) -> None:

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import asyncpg
-import httpx
+import orjson
 
 from deploy.status import Document
 from tests.faults.ledger import Ledger
@@ -37,13 +38,22 @@ class Who:
     """The positions of their last writes."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a service said."""
+
+    status: int
+    text: str
+    position: str | None
+
+
 @dataclass
 class Client:
     """All of the load's connections to one mesh."""
 
     document: Document
     ledger: Ledger
-    http: httpx.AsyncClient
+    http: aiohttp.ClientSession
     answers: Counter[int] = field(default_factory=Counter)
     """How often each status was answered; 0 is no answer."""
     failures: list[str] = field(default_factory=list)
@@ -61,8 +71,8 @@ class Client:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, document: Document, ledger: Ledger) -> AsyncIterator["Client"]:
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-        async with httpx.AsyncClient(timeout=10, limits=limits) as http:
+        connector, patience = aiohttp.TCPConnector(limit=64), aiohttp.ClientTimeout(10)
+        async with aiohttp.ClientSession(connector=connector, timeout=patience) as http:
             client = cls(document, ledger, http)
             watchers = [asyncio.create_task(_for_ever(look)) for look in (client._look_at_mails, client._look_at_flows)]
             try:
@@ -82,37 +92,38 @@ class Client:
         key = uuid.uuid4().hex
         while True:
             answer = await self._once(method, service, path, json, who, key)
-            if answer is None or answer.status_code in (429, 502, 503) or "key-in-use" in answer.text:
+            if answer is None or answer.status in (429, 502, 503) or "key-in-use" in answer.text:
                 await asyncio.sleep(random.uniform(0.1, 0.4))  # noqa: S311 - jitter
-            elif answer.status_code == 401 and who:
+            elif answer.status == 401 and who:
                 await self.sign_in(who)
-            elif answer.is_success:
-                if who and "Mesh-Position" in answer.headers:
-                    who.seen = answer.headers["Mesh-Position"]
-                return answer.json() if answer.content else {}
+            elif answer.status < 300:
+                if who and answer.position:
+                    who.seen = answer.position
+                return dict(orjson.loads(answer.text)) if answer.text else {}
             else:
-                self.ledger.surprises.append(f"{method} {service}{path}: {answer.status_code} {answer.text[:200]}")
-                if answer.status_code < 500:
+                self.ledger.surprises.append(f"{method} {service}{path}: {answer.status} {answer.text[:200]}")
+                if answer.status < 500:
                     raise Refused(answer.text)
                 await asyncio.sleep(0.3)
 
-    async def _once(self, method: str, service: str, path: str, json: Any, who: Who | None, key: str) -> httpx.Response | None:
+    async def _once(self, method: str, service: str, path: str, json: Any, who: Who | None, key: str) -> Answer | None:
         headers = {"Idempotency-Key": key}
         if who:
             headers |= ({"Authorization": f"Bearer {who.token}"} if who.token else {}) | ({"Mesh-Position": who.seen} if who.seen else {})
         door = random.choice(self.doors[service])  # noqa: S311 - a balancer
         self._under_way[door] += 1
         try:
-            answer = await self.http.request(method, door + path, json=json, headers=headers)
-        except httpx.HTTPError as error:
+            async with self.http.request(method, door + path, json=json, headers=headers) as said:
+                answer = Answer(said.status, await said.text(), said.headers.get("Mesh-Position"))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.answers[0] += 1
             self.failures.append(f"{method} {service}{path} at {door}: {error!r}")
             return None
         finally:
             self._under_way[door] -= 1
-        self.answers[answer.status_code] += 1
-        if answer.is_server_error:
-            self.failures.append(f"{method} {service}{path} at {door}: {answer.status_code} {answer.text[:200]}")
+        self.answers[answer.status] += 1
+        if answer.status >= 500:
+            self.failures.append(f"{method} {service}{path} at {door}: {answer.status} {answer.text[:200]}")
         return answer
 
     async def share(self, doors: dict[str, list[str]]) -> None:
@@ -151,7 +162,7 @@ class Client:
 
     async def _look_at_mails(self) -> None:
         while True:
-            new = await self._new_mails(300)
+            new = await self._new_mails(25)
             for mail in reversed(new):
                 self._known.add(mail["id"])
                 for to in mail["to"]:
@@ -159,7 +170,8 @@ class Client:
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _new_mails(self, limit: int) -> list[Mail]:
-        newest = (await self.http.get(self.document["mail"]["url"], params={"limit": limit})).json()
+        async with self.http.get(self.document["mail"]["url"], params={"limit": limit}) as said:
+            newest = orjson.loads(await said.read())
         new = [m for m in newest if m["id"] not in self._known]
         return await self._new_mails(limit * 10) if len(new) == limit else new
 

@@ -108,7 +108,7 @@ class Load:
 
         mates = -(-self.size.inviting // max(1, self.size.organizations - self.size.suspending)) * 2 + 4
         made = await asyncio.gather(
-            *(one(self._make_home) for _ in range(self.size.organizations + 1)),
+            *(one(self.make_home) for _ in range(self.size.organizations + 1)),
             *(one(self._make_mate) for _ in range(mates)),
             *(one(self._make_person) for _ in range(self.size.resets)),
         )
@@ -116,7 +116,8 @@ class Load:
         self.mates = [m for m in made if isinstance(m, Who)]
         self.forgetful = [m for m in made if isinstance(m, str)]
 
-    async def _make_home(self) -> Home:
+    async def make_home(self) -> Home:
+        """Somebody signs up and has all that belongs to it."""
         name = f"Org {self._run} {next(self._numbers)}"
         email, flow_id = await self._sign_up(name)
         await self.client.finished(flow_id)
