@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 
 from deploy import connectors, kafka, topics
 from deploy.connect import Worker
-from deploy.databases import Databases, drop_lost_slot
+from deploy.databases import Databases, renew_lost_slot
 from deploy.plan import Plan
 from deploy.postgres import control_plane
 from deploy.state import State
@@ -55,11 +55,11 @@ class Chores:
         return ", ".join(done)
 
     async def slots(self) -> str:
-        """No connector stands before a slot that Postgres has given up: its task tries for minutes before it fails."""
+        """No connector stands before a slot that Postgres has given up: its task tries for minutes before it fails, and for as long before it looks anew."""
         worker = Worker.of(self.state, self.plan)
         done = []
         for database in self.plan.placement:
-            if await drop_lost_slot(control_plane(self.state, self.plan).url(database), database):
+            if await renew_lost_slot(control_plane(self.state, self.plan).url(database), database):
                 await asyncio.to_thread(worker.registry.restart, f"{database}-changes")
                 done.append(f"{database}-changes has a new slot: Postgres gave up the old one")
         return ", ".join(done)

@@ -113,7 +113,7 @@ class Databases:
         yield f'GRANT SELECT, UPDATE ON "{CDC}".heartbeat TO "{CDC}"'
 
 
-async def drop_lost_slot(url: str, database: str) -> bool:
+async def renew_lost_slot(url: str, database: str) -> bool:
     """A slot that Postgres has given up, because its log grew past ``max_slot_wal_keep_size``, only keeps the connector from a new one.
 
     What was lost with it is missed by its numbers, and sent again. True when there was one.
@@ -121,7 +121,10 @@ async def drop_lost_slot(url: str, database: str) -> bool:
     connection = await asyncpg.connect(url)
     try:
         lost = "FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost' AND NOT active"
-        return bool(await connection.fetch(f"SELECT pg_drop_replication_slot(slot_name) {lost}", database))
+        dropped = await connection.fetch(f"SELECT pg_drop_replication_slot(slot_name) {lost}", database)
+        if dropped:
+            await _reserve_log(connection)
+        return bool(dropped)
     finally:
         await connection.close()
 

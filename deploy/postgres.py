@@ -30,7 +30,6 @@ _EVERY_SERVER = {
     "jit": "off",
     "max_wal_size": "1GB",
     "checkpoint_timeout": "15min",
-    "wal_compression": "on",
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] %u@%d ",
     "log_min_error_statement": "panic",  # a failed statement may hold a password

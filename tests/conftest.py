@@ -43,11 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _turn(item: pytest.Item) -> tuple[int, str]:
-    """In random order, but those with a mesh of their own first, one mesh after the other: no mesh runs beside another that is measured or hurt."""
+    """In random order, but those that need no mesh first, then those with one of their own, one mesh after the other: nothing runs beside
+    a mesh that it does not need, and no mesh beside another that is measured or hurt.
+    """
     fixtures = getattr(item, "fixturenames", ())
+    if item.get_closest_marker("last"):
+        return 9, ""
     if "bus" in fixtures:
-        return 1, str(item.path.parent)
-    return 3 if item.get_closest_marker("last") else 0 if "tried" in fixtures else 2, ""
+        return 2, str(item.path.parent)
+    return 1 if "tried" in fixtures else 3 if "mesh" in fixtures else 0, ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

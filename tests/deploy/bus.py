@@ -69,13 +69,15 @@ def lose_the_slot(mesh: Mesh) -> None:
     asyncio.run(lose())
 
 
-def slots(mesh: Mesh) -> dict[str, bool]:
-    """Each replication slot, and whether somebody reads it now."""
+def slot(mesh: Mesh) -> str:
+    """How the connector's slot is: ``lost``, ``read`` by somebody now, or ``kept`` for who reads it later."""
 
-    async def ask() -> dict[str, bool]:
+    async def ask() -> str:
         connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
         try:
-            return {r["slot_name"]: r["active"] for r in await connection.fetch("SELECT slot_name, active FROM pg_replication_slots")}
+            return str(
+                await connection.fetchval("SELECT CASE WHEN wal_status = 'lost' THEN 'lost' WHEN active THEN 'read' ELSE 'kept' END FROM pg_replication_slots")
+            )
         finally:
             await connection.close()
 
