@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from shared import parking, positions
-from shared.bus import FUSES, RESEND, Applier, Call, act_for, invoke
+from shared.bus import FUSES, RESEND, Applier
+from shared.calls import Call, act_for, invoke
 from shared.changes import Change, decode
 from shared.failpoints import failpoint
 from shared.log import log

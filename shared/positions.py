@@ -3,11 +3,12 @@
 The position of a stream commits together with the effect of its changes; that is what makes an effect happen exactly once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from shared.changes import RESTATE, Change, decode
-from shared.tx import Tx
+from shared.tx import Database, Tx
 
 Key = tuple[str, str]
 """(source service, stream)"""
@@ -86,6 +87,21 @@ async def lock(tx: Tx, reader: str, groups: Mapping[Key, Iterable[Change]], *, j
             progress.offer(change, jump=jump)
         result.append(progress)
     return result
+
+
+async def pass_over(database: Database, reader: str, groups: Mapping[Key, Sequence[Change]]) -> set[Key]:
+    """Moves past changes that a reader has nothing to do about. Answers the streams in which it did: those where they are the very next, and
+    nothing is held. The others are for :func:`lock` to sort.
+    """
+    following = {key: changes for key, changes in groups.items() if all(b.seq == a.seq + 1 and b.epoch == a.epoch for a, b in pairwise(changes))}
+    async with database.session() as connection:
+        rows = await connection.fetch(
+            "SELECT * FROM pass_positions($1, $2, $3, $4, $5, $6)", reader,
+            [source for source, _ in following], [stream for _, stream in following],
+            [changes[0].epoch for changes in following.values()], [changes[0].seq - 1 for changes in following.values()],
+            [changes[-1].seq for changes in following.values()],
+        )  # fmt: skip
+    return {(r["source"], r["stream"]) for r in rows}
 
 
 async def _load_held(tx: Tx, reader: str, progress: Progress) -> None:

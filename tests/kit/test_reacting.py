@@ -98,6 +98,30 @@ async def test_what_is_made_of_changes_of_several_flows_belongs_to_none(probe: P
     assert made[-1].context.hops == 3
 
 
+async def test_changes_that_concern_nobody_are_passed_and_a_gap_among_them_still_holds_the_stream(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    await applier.apply([log.change(1)])
+    await applier.apply([log.change(n, table="others") for n in (2, 3)])
+    assert await probe.position(log) == await probe.position(log, "replicas") == 3
+    four, five, six = log.change(4, table="others"), log.change(5, table="others"), log.change(6)
+    await applier.apply([five])
+    await applier.apply([six])
+    assert await probe.position(log) == 3
+    await applier.apply([four])
+    assert await probe.position(log) == 6
+    assert await probe.effects(log) == [1, 6]
+    await applier.apply([four, five])
+    assert await probe.position(log) == 6, "duplicates move nothing back"
+
+
+async def test_a_change_that_concerns_nobody_does_not_move_a_stream_of_another_epoch(probe: Probe, log: Log) -> None:
+    applier = await probe.applier(record)
+    await applier.apply([log.change(1)])
+    restored = Log(log.org, epoch=2)
+    await applier.apply([restored.change(2, table="others", seq=2)])
+    assert await probe.admin.fetchval("SELECT (epoch, seq) = (2, 0) FROM probe.positions WHERE reader = 'reactions' AND stream = $1", log.stream)
+
+
 async def test_a_gap_holds_the_stream_asks_for_it_and_closes_in_order(probe: Probe, log: Log) -> None:
     applier = await probe.applier(record)
     one, two, three, four = (log.change(n) for n in range(1, 5))
