@@ -106,9 +106,9 @@ def _local(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def customer(mesh: TestMesh) -> Customer:
-    """A person who has just signed up with an organization of their own, signed in."""
-    return mesh.sign_up(organization="Acme")
+def customer(mesh: TestMesh, request: pytest.FixtureRequest) -> Customer:
+    """A person who has signed up with an organization of their own a moment ago, signed in."""
+    return mesh.newcomer(of=sum("customer" in getattr(item, "fixturenames", ()) for item in request.session.items))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import asyncpg
@@ -14,6 +15,8 @@ from tests.traces import Traces
 
 T = TypeVar("T")
 PASSWORD = "a long and quiet river"
+CROWD = 8
+"""So many sign up side by side."""
 
 
 def eventually(look: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
@@ -94,6 +97,7 @@ class TestMesh:
         self.urls = {name: s["url"] for name, s in self.status["services"].items() if s}
         self.anyone = Door(self.urls)
         self.operator = Door(self.urls, self.status["operator_token"])
+        self._newcomers: list[Customer] = []
 
     def sign_up(self, organization: str | None = "Acme", email: str | None = None) -> Customer:
         """Signs a new person up and in. Their address is not verified yet."""
@@ -103,6 +107,13 @@ class TestMesh:
         token = self.sign_in(email)
         me = HTTP.get(self.urls["user"] + "/me", headers={"Authorization": f"Bearer {token}"}).json()
         return Customer(self.urls, email, me["id"], token, started.json()["flow_id"])
+
+    def newcomer(self, of: int) -> Customer:
+        """One of so many who sign up with an organization, eight at a time: side by side they take half as long."""
+        if not self._newcomers:
+            with ThreadPoolExecutor(CROWD) as crowd:
+                self._newcomers = list(crowd.map(lambda _: self.sign_up(), range(min(CROWD, of))))
+        return self._newcomers.pop()
 
     def sign_in(self, email: str, password: str = PASSWORD) -> str:
         answer = self.anyone.post("user", "/sessions", {"email": email, "password": password})

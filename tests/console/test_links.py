@@ -38,17 +38,17 @@ def as_told(answer: httpx.Response, fill_in: str, headers: dict[str, str] | None
     return HTTP.post(words[3], content=body, headers={name: value, **(headers or {})})
 
 
-def test_the_page_behind_the_link_says_how_to_verify_the_address(mesh: TestMesh, customer: Customer) -> None:
-    answer = page(mesh, customer.email, VERIFY)
-    assert customer.get("user", "/me").json()["verified_at"] is None, "looking at it does nothing"
+def test_the_page_behind_the_link_says_how_to_verify_the_address(mesh: TestMesh, person: Customer) -> None:
+    answer = page(mesh, person.email, VERIFY)
+    assert person.get("user", "/me").json()["verified_at"] is None, "looking at it does nothing"
     assert as_told(answer, "").status_code == 204
-    assert customer.get("user", "/me").json()["verified_at"] is not None
+    assert person.get("user", "/me").json()["verified_at"] is not None
 
 
-def test_the_page_behind_the_link_says_how_to_set_a_new_password(mesh: TestMesh, customer: Customer) -> None:
-    assert mesh.anyone.post("user", "/password-resets", {"email": customer.email}).status_code == 202
-    assert as_told(page(mesh, customer.email, RESET), "another long river").status_code == 204
-    assert mesh.sign_in(customer.email, "another long river")
+def test_the_page_behind_the_link_says_how_to_set_a_new_password(mesh: TestMesh, person: Customer) -> None:
+    assert mesh.anyone.post("user", "/password-resets", {"email": person.email}).status_code == 202
+    assert as_told(page(mesh, person.email, RESET), "another long river").status_code == 204
+    assert mesh.sign_in(person.email, "another long river")
 
 
 def test_the_page_behind_the_link_says_how_to_accept_an_invitation(mesh: TestMesh, customer: Customer) -> None:
@@ -70,8 +70,8 @@ def test_what_is_no_token_is_not_shown(mesh: TestMesh, token: str) -> None:
     assert not token or token not in json.dumps(answer.json())
 
 
-def test_a_token_in_an_address_is_neither_logged_nor_traced(mesh: TestMesh, customer: Customer) -> None:
-    token, trace_id = token_of(mesh, customer.email, VERIFY), secrets.token_hex(16)
+def test_a_token_in_an_address_is_neither_logged_nor_traced(mesh: TestMesh, person: Customer) -> None:
+    token, trace_id = token_of(mesh, person.email, VERIFY), secrets.token_hex(16)
     traced = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
     assert mesh.anyone.get("console", f"/verify?token={token}", headers=traced).status_code == 200
     assert mesh.anyone.get("console", "/flows", headers=traced).status_code == 401

@@ -54,7 +54,7 @@ async def go_on(world: World) -> None:
     await load.client.finished(started["flow_id"])
     started = await load.client.send("POST", "provisioning", path, {"name": "later"}, home.owner)
     await load.client.finished(started["flow_id"])
-    await load._make_home()
+    await load.make_home()
 
 
 async def lose_the_database(world: World) -> None:
@@ -91,7 +91,7 @@ async def test_a_lost_database_comes_back_from_its_backup_and_everything_follows
         world.load.ledger = world.load.client.ledger = copy.deepcopy(owed)
         await is_as(world, owed)
     await world.load.rename(world.load.homes[1], "After the restore")
-    await world.load._make_home()
+    await world.load.make_home()
     await is_as(world, world.load.ledger)
 
 

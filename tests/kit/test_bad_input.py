@@ -86,9 +86,9 @@ def test_a_forged_cursor_and_a_limit_out_of_range_are_refused(customer: Customer
     is_problem(customer.get("org", "/orgs?limit=201"), 422, "invalid")
 
 
-def test_of_what_a_caller_has_seen_the_last_fifty_streams_count_and_of_each_the_furthest(customer: Customer) -> None:
+def test_of_what_a_caller_has_seen_the_last_fifty_streams_count_and_of_each_the_furthest(person: Customer) -> None:
     seen = [f"nowhere/org:{n}/1.{m}" for n in range(60) for m in (3, 20, 7)]
-    answer = customer.patch("user", "/me", {"name": "Ann"}, headers={"Mesh-Position": ", ".join(seen)})
+    answer = person.patch("user", "/me", {"name": "Ann"}, headers={"Mesh-Position": ", ".join(seen)})
     assert answer.status_code == 200, answer.text
     told = answer.headers["Mesh-Position"].split(", ")
     assert sorted(t for t in told if t.startswith("nowhere")) == sorted(f"nowhere/org:{n}/1.20" for n in range(11, 60))

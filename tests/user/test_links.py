@@ -141,9 +141,9 @@ def test_a_link_to_verify_lives_a_day_and_one_to_reset_half_an_hour(mesh: TestMe
 
 
 @pytest.mark.parametrize("forgery", ["another key", "an unknown key", "changed", "expired", "for others", "no token"])
-def test_a_forged_or_expired_link_is_refused(mesh: TestMesh, customer: Customer, forgery: str) -> None:
+def test_a_forged_or_expired_link_is_refused(mesh: TestMesh, person: Customer, forgery: str) -> None:
     """The expired one is signed with the real key, so that nothing but its end speaks against it."""
-    token = token_of(mesh, customer.email, VERIFY)
+    token = token_of(mesh, person.email, VERIFY)
     header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
     real = mesh.rows("SELECT private_key FROM notification.link_keys WHERE id = $1", uuid.UUID(header["kid"]))[0]["private_key"]
     past = datetime.now(UTC) - timedelta(seconds=5)
@@ -157,7 +157,7 @@ def test_a_forged_or_expired_link_is_refused(mesh: TestMesh, customer: Customer,
     }
     refused = mesh.anyone.post("user", "/users/verify", {"token": forgeries[forgery]()})
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/link-invalid")
-    assert customer.get("user", "/me").json()["verified_at"] is None
+    assert person.get("user", "/me").json()["verified_at"] is None
 
 
 def test_signing_up_with_an_address_that_exists_looks_the_same_and_tells_its_holder(mesh: TestMesh, customer: Customer) -> None:
@@ -175,8 +175,8 @@ def test_signing_up_with_an_address_that_exists_looks_the_same_and_tells_its_hol
     assert [o["name"] for o in customer.get("org", "/orgs").json()["items"]] == ["Acme"]
 
 
-def test_the_token_is_in_the_mail_and_nowhere_else(mesh: TestMesh, customer: Customer) -> None:
-    token = token_of(mesh, customer.email, VERIFY)
+def test_the_token_is_in_the_mail_and_nowhere_else(mesh: TestMesh, person: Customer) -> None:
+    token = token_of(mesh, person.email, VERIFY)
     assert mesh.anyone.post("user", "/users/verify", {"token": token}).status_code == 204
     signature = token.rpartition(".")[2]
     for table in ("notification.messages", "notification.due", "notification.changes", '"user".link_requests', '"user".changes', "notification.link_keys"):

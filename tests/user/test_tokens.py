@@ -42,8 +42,8 @@ def test_an_access_token_is_good_for_half_a_minute_after_its_end_and_not_longer(
     assert "expired" in late.get("user", "/me").json()["detail"]
 
 
-def test_a_token_of_another_key_or_for_others_is_refused(mesh: TestMesh, customer: Customer) -> None:
-    token = customer.headers["Authorization"].removeprefix("Bearer ")
+def test_a_token_of_another_key_or_for_others_is_refused(mesh: TestMesh, person: Customer) -> None:
+    token = person.headers["Authorization"].removeprefix("Bearer ")
     key_id = jwt.get_unverified_header(token)["kid"]
     real = mesh.rows('SELECT private_key FROM "user".signing_keys WHERE id = $1', uuid.UUID(key_id))[0]["private_key"]
     forged = [
@@ -89,8 +89,8 @@ def test_a_password_is_kept_as_argon2id_with_19_mib_two_rounds_and_one_lane(mesh
     assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
-def test_who_fails_to_sign_in_waits_longer_each_time_and_no_longer_than_told(mesh: TestMesh, customer: Customer) -> None:
-    wrong, right = ({"email": customer.email, "password": password} for password in ("not this one", PASSWORD))
+def test_who_fails_to_sign_in_waits_longer_each_time_and_no_longer_than_told(mesh: TestMesh, person: Customer) -> None:
+    wrong, right = ({"email": person.email, "password": password} for password in ("not this one", PASSWORD))
     for _ in range(5):
         assert mesh.anyone.post("user", "/sessions", wrong).status_code == 401
     for least, longest in ((20, 30), (50, 60)):
@@ -98,7 +98,7 @@ def test_who_fails_to_sign_in_waits_longer_each_time_and_no_longer_than_told(mes
         assert refused.status_code == 429
         wait = int(refused.headers["Retry-After"])
         assert least < wait <= longest
-        mesh.rows('UPDATE "user".sign_in_failures SET at = at - make_interval(secs => $2) WHERE email = $1', customer.email, float(wait))
+        mesh.rows('UPDATE "user".sign_in_failures SET at = at - make_interval(secs => $2) WHERE email = $1', person.email, float(wait))
         if longest == 30:
             assert mesh.anyone.post("user", "/sessions", wrong).status_code == 401
     assert mesh.anyone.post("user", "/sessions", right).status_code == 201
