@@ -58,7 +58,7 @@ def in_session(dsn: str) -> Iterator[Callable[[], bool]]:
         def there() -> bool:
             try:
                 return bool(runner.run(connection.fetchval("SELECT true", timeout=5)))
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):  # the last but one: ended while it was asked
                 return False
 
         try:
