@@ -6,7 +6,7 @@ around what failed, so that one poison change costs one reaction on one stream, 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
@@ -144,7 +144,10 @@ class Applier:
             return True
         if reader == REPLICAS:
             return f"{change.source}.{change.table}" in self.replicas
-        return any(r.concerns(change, self.activated.get(r.name)) for r in self.reactions.get(f"{change.source}.{change.table}", ()))
+        return any(self._reactions_to(change))
+
+    def _reactions_to(self, change: Change) -> Iterator[Reaction]:
+        return (r for r in self.reactions.get(f"{change.source}.{change.table}", ()) if r.concerns(change, self.activated.get(r.name)))
 
     # Replicas
 
@@ -187,9 +190,7 @@ class Applier:
 
     def _calls(self, change: Change) -> list[Call]:
         calls = []
-        for reaction in self.reactions.get(f"{change.source}.{change.table}", ()):
-            if not reaction.concerns(change, self.activated.get(reaction.name)):
-                continue
+        for reaction in self._reactions_to(change):
             try:
                 if change.context.hops >= parking.MAX_HOPS:
                     raise parking.TooManyHops(change.name)

@@ -15,6 +15,9 @@ _TEMPLATE = Path(__file__).with_name("changes.json")
 def changes_connector(database: str, host: str, port: int, password: str) -> dict[str, str]:
     """The connector of one database: its change logs and the tenant feed. ``password`` may be a reference that Connect
     resolves through a ConfigProvider.
+
+    It reads no snapshot, ever. Where the slot begins after what it read last, because another one had to be made, it goes on at the slot
+    (``snapshot.on.data.error``) instead of failing for good: what lies between is missed by its numbers, and sent again.
     """
     values = {"{host}": host, "{port}": str(port), "{database}": database, "{password}": password}
     config: dict[str, str] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))

@@ -128,12 +128,12 @@ class Bus:
         answer = requests.put(f"{self.worker.url}/connectors/{CONNECTOR}/{action}", auth=("mesh", self.worker.password), timeout=10)
         answer.raise_for_status()
 
-    async def poll_every(self, milliseconds: int) -> None:
-        """Sets the connector's poll interval; ends the supervisor, which would set it back."""
+    async def connector_with(self, **settings: str) -> None:
+        """Gives the connector other settings; ends the supervisor, which would set them back."""
         with contextlib.suppress(Exception):
             self.mesh.kill("supervisor")
         config = connectors.changes_connector("mesh", HOST, self.mesh.plan.ports["postgres"], self.worker.secret_reference("mesh_cdc"))
-        await asyncio.to_thread(self.worker.registry.ensure, CONNECTOR, config | {"poll.interval.ms": str(milliseconds)})
+        await asyncio.to_thread(self.worker.registry.ensure, CONNECTOR, config | settings)
         await asyncio.to_thread(self.worker.registry.await_running, CONNECTOR)
 
     @asynccontextmanager

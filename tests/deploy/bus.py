@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
@@ -16,15 +17,22 @@ from confluent_kafka import Consumer
 from deploy.stack import Mesh
 
 
+def ask(mesh: Mesh, sql: str, *args: object) -> Any:
+    """One statement of an administrator of the control plane's database; its value."""
+
+    async def answer() -> Any:
+        connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
+        try:
+            return await connection.fetchval(sql, *args)
+        finally:
+            await connection.close()
+
+    return asyncio.run(answer())
+
+
 def write_change(mesh: Mesh, stream: str, service: str = "org") -> None:
     """One record into the change log of a service, as its trigger would write it."""
-
-    async def write() -> None:
-        connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
-        await connection.execute(f"INSERT INTO \"{service}\".changes (stream, seq, payload) VALUES ($1, 1, '{{}}')", stream)
-        await connection.close()
-
-    asyncio.run(write())
+    ask(mesh, f"INSERT INTO \"{service}\".changes (stream, seq, payload) VALUES ($1, 1, '{{}}')", stream)
 
 
 @contextmanager
@@ -52,36 +60,22 @@ def travels(mesh: Mesh, stream: str, service: str = "org", within: float = 30) -
 def lose_the_slot(mesh: Mesh) -> None:
     """Postgres gives up the connector's slot, as it does with one that keeps more of its log than it may."""
 
-    async def lose() -> None:
-        connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
-        await connection.execute("ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
-        await connection.execute("SELECT pg_reload_conf()")
-        try:
-            async with asyncio.timeout(30):
-                while not await connection.fetchval("SELECT bool_and(wal_status = 'lost') FROM pg_replication_slots"):
-                    await connection.execute("CHECKPOINT")
-                    await asyncio.sleep(0.1)
-        finally:
-            await connection.execute("ALTER SYSTEM RESET idle_replication_slot_timeout")
-            await connection.execute("SELECT pg_reload_conf()")
-            await connection.close()
+    def is_lost() -> bool:
+        ask(mesh, "CHECKPOINT")
+        return slot(mesh) == "lost"
 
-    asyncio.run(lose())
+    ask(mesh, "ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
+    ask(mesh, "SELECT pg_reload_conf()")
+    try:
+        mesh.wait(is_lost, 30, "a slot that Postgres has given up")
+    finally:
+        ask(mesh, "ALTER SYSTEM RESET idle_replication_slot_timeout")
+        ask(mesh, "SELECT pg_reload_conf()")
 
 
 def slot(mesh: Mesh) -> str:
     """How the connector's slot is: ``lost``, ``read`` by somebody now, or ``kept`` for who reads it later."""
-
-    async def ask() -> str:
-        connection = await asyncpg.connect(mesh.status()["postgres"]["url"])
-        try:
-            return str(
-                await connection.fetchval("SELECT CASE WHEN wal_status = 'lost' THEN 'lost' WHEN active THEN 'read' ELSE 'kept' END FROM pg_replication_slots")
-            )
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
+    return str(ask(mesh, "SELECT CASE WHEN wal_status = 'lost' THEN 'lost' WHEN active THEN 'read' ELSE 'kept' END FROM pg_replication_slots"))
 
 
 def stop_postgres(mesh: Mesh) -> Path:

@@ -3,8 +3,8 @@
 from tests.bench.bus import Bus, a_bus
 from tests.bench.registry import Bench, case
 
-DEFAULT_POLL = 500
-"""Milliseconds: what Debezium does when it is not told otherwise."""
+DEFAULTS = {"poll.interval.ms": "500", "max.batch.size": "2048"}
+"""How Debezium hands over changes when it is not told otherwise."""
 
 
 @case("latency")
@@ -17,11 +17,11 @@ async def latency(bench: Bench) -> None:
             await steady(bench, bus, 50, seconds, "50/s")
         for _ in range(runs):
             await steady(bench, bus, 1000, seconds, "1000/s", p50=8.0, p99=25.0)
-        await bus.poll_every(DEFAULT_POLL)
+        await bus.connector_with(**DEFAULTS)
         await bus.steadily(1000, 5)
         for rate in (50, 1000):
             for _ in range(runs):
-                await steady(bench, bus, rate, seconds, f"  {rate}/s, Debezium's default poll interval")
+                await steady(bench, bus, rate, seconds, f"  {rate}/s, Debezium's default polling")
 
 
 async def steady(bench: Bench, bus: Bus, rate: int, seconds: float, name: str, p50: float | None = None, p99: float | None = None) -> None:
