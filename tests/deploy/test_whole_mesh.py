@@ -93,7 +93,8 @@ def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_w
     assert len(re.findall(r"^ *mesh \w+", links.partition("Next")[2], re.MULTILINE)) == 3
 
 
-def test_flows_are_listed_and_shown_for_people_and_programs(customer: Customer, say: Say) -> None:
+def test_flows_are_listed_and_shown_for_people_and_programs(mesh: TestMesh, say: Say) -> None:
+    customer = mesh.sign_up()
     assert ended(customer, customer.flow_id)["state"] == "done"
     listed = json.loads(say("flows", "list", "--flow", "sign up", "--state", "done", "--limit", "5", "--json").stdout)
     assert customer.flow_id in [f["id"] for f in listed["items"]]
