@@ -19,8 +19,8 @@ KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset"
 THINKS = 40.0
 """Seconds that people take over a mail: flows in flight cost nothing meanwhile."""
 PATIENT = 0.7
-"""The share of those who were invited who answer when they would have without a fault. All of them at once are more than two cores bear."""
-PAUSES = 6.0
+"""The share of people with a mail who answer it when they would have without a fault. All of them at once are more than two cores bear."""
+PAUSES = 15.0
 """Seconds, at most, until people ask for the next change."""
 VERIFY, RESET = "Verify your address", "Set a new password"
 
@@ -246,7 +246,7 @@ class Load:
         async with self._flight("sign up"):
             email, flow_id = await self._sign_up(f"Org {self._run} {next(self._numbers)}")
             await self.client.finished(flow_id)
-        async with self._flight("verify or reset") as flight:
+        async with self._flight("verify or reset", patient=rng.random() < PATIENT) as flight:
             await self.client.mails(email, VERIFY)
             await flight.thinks(rng, THINKS)
             await self._verify(email)
@@ -326,7 +326,7 @@ class Load:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.rest.wait(), self._asked.get(email, 0.0) + 61 - time.monotonic())
             return
-        async with self._flight("verify or reset") as flight:
+        async with self._flight("verify or reset", patient=rng.random() < PATIENT) as flight:
             await self._start(flight, "POST", "user", "/password-resets", {"email": email})
             self._asked[email] = time.monotonic()
             self.ledger.reset_mails[email] += 1

@@ -70,7 +70,6 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT) -> Res
     try:
         async with world.load.runs():
             await world.load.until_in_flight(least)
-            await asyncio.sleep(1)
             counts = world.load.in_flight()
             result.in_flight, result.kinds = counts.total(), dict(counts)
             if counts.total() < least or set(counts) != set(KINDS):
