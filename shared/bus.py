@@ -14,7 +14,7 @@ import asyncpg
 
 from shared import orders, parking, positions, replicas
 from shared.calls import NOTHING_HELD_BACK, Call, Failed, Runner, Suspect
-from shared.changes import HEADS, RESTATE, Change, stream_kind
+from shared.changes import HEADS, RESTATE, Change, first_of, stream_kind
 from shared.failpoints import failpoint
 from shared.log import log
 from shared.metrics import metrics
@@ -25,11 +25,13 @@ from shared.replicas import Replica, replicas_of
 from shared.tx import Database, DatabaseAway, TablesChanged, Tx
 
 Groups = dict[Key, list[Change]]
+Work = Callable[[Groups], Awaitable[bool]]
+"""Applies changes in one transaction; whether there is more to be applied than it takes."""
 LANES = 4
 SUSPICIONS = 3
 """Runs of a lane in which one more failing reaction is looked for, before all are run with care: most often there is one."""
 RESEND, FUSES, INCARNATION = "global:resend", "global:fuses", "global:incarnation"
-KIT_TABLES = frozenset({HEADS, RESTATE, "resend_requests", "orders"})
+KIT_TABLES = frozenset({HEADS, RESTATE, "resend_requests", "orders", "incarnation"})
 """Records that the kit itself does something about, whoever reads them."""
 
 
@@ -62,10 +64,10 @@ class Applier:
             return bool(self.followers)
         if kind == ORDERS:
             return reader == REACTIONS and source == CONSOLE
-        if kind == "global:heads":
+        if kind in ("global:heads", INCARNATION):
             return reader == REACTIONS and (bool(self.followers) or source == CONSOLE or source in self._replica_sources or source in self._kinds)
         if reader == REPLICAS:
-            return source in self._replica_sources and kind not in (FUSES, INCARNATION)
+            return source in self._replica_sources and kind != FUSES
         return kind in self._kinds.get(source, ())
 
     async def apply(self, changes: list[Change]) -> None:
@@ -92,11 +94,13 @@ class Applier:
                 groups[key] = [c]
         return groups
 
-    async def _until_done(self, work: Callable[[Groups], Awaitable[None]], groups: Groups, *, wait: float = 0.05) -> None:
-        """Repeats while the trouble passes by itself; what fails otherwise is tried a stream at a time."""
+    async def _until_done(self, work: Work, groups: Groups, *, wait: float = 0.05) -> None:
+        """Repeats while the trouble passes by itself, or more is to be done; what fails otherwise is tried a stream at a time."""
         while True:
             try:
-                await work(groups)
+                if not await work(groups):
+                    return
+                groups = {key: [] for key in groups}
             except DatabaseAway as error:
                 log.warning("the database is away or busy, trying again", extra={"error": repr(error), "wait": wait})
                 metrics.transient_retries.inc()
@@ -105,10 +109,8 @@ class Applier:
             except Exception as error:  # noqa: BLE001 - one stream's trouble, whatever it is, must not stop the others
                 await self._one_by_one(work, groups, error)
                 return
-            else:
-                return
 
-    async def _one_by_one(self, work: Callable[[Groups], Awaitable[None]], groups: Groups, error: Exception) -> None:
+    async def _one_by_one(self, work: Work, groups: Groups, error: Exception) -> None:
         """A stream that cannot be applied at all stays behind; its announced head has it sent and tried again."""
         if len(groups) == 1:
             key = next(iter(groups))
@@ -121,18 +123,19 @@ class Applier:
     async def keep_undecodable(self, topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, reason: str) -> None:
         """Keeps a record that is no change record, whole; the number that is missing now heals as a gap."""
 
-        async def keep(_: Groups) -> None:
+        async def keep(_: Groups) -> bool:
             async with self.database.transaction() as tx:
                 await tx.run(
                     "INSERT INTO undecodable (topic, partition, kafka_offset, key, value, reason) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
                     topic, partition, offset, key, value, reason,
                 )  # fmt: skip
+            return False
 
         await self._until_done(keep, {})
 
     async def _without_passed(self, reader: str, groups: Groups) -> Groups:
         """What is left to apply: a batch of which nothing concerns the reader is passed in one statement."""
-        if any(self._concerns(reader, c) for changes in groups.values() for c in changes):
+        if not all(groups.values()) or any(self._concerns(reader, c) for changes in groups.values() for c in changes):
             return groups
         passed = await positions.pass_over(self.database, reader, groups)
         metrics.changes_applied.labels(reader).inc(sum(len(groups[key]) for key in passed))
@@ -151,19 +154,19 @@ class Applier:
 
     # Replicas
 
-    async def _apply_replicas(self, groups: Groups) -> None:
+    async def _apply_replicas(self, groups: Groups) -> bool:
         groups = await self._without_passed(REPLICAS, groups)
         if not groups:
-            return
+            return False
         try:
-            await self._write_replicas(groups)
+            return await self._write_replicas(groups)
         except asyncpg.UndefinedColumnError as error:
             known, self.replicas = self.replicas, await replicas_of(self.database.pool, self.service)
             if self.replicas == known:
                 raise
             raise TablesChanged(repr(error)) from error
 
-    async def _write_replicas(self, groups: Groups) -> None:
+    async def _write_replicas(self, groups: Groups) -> bool:
         async with self.database.transaction() as tx:
             progresses = await positions.lock(tx, REPLICAS, groups, jump=True)
             await self._lock_streams(tx, progresses, set())
@@ -171,10 +174,11 @@ class Applier:
             failpoint("replica")
             await positions.save(tx, REPLICAS, progresses)
         metrics.changes_applied.labels(REPLICAS).inc(sum(len(p.ready) for p in progresses))
+        return any(p.unfinished for p in progresses)
 
     # Followers
 
-    async def _apply_followers(self, groups: Groups) -> None:
+    async def _apply_followers(self, groups: Groups) -> bool:
         async with self.database.transaction() as tx:
             progresses = await positions.lock(tx, FOLLOWERS, groups, jump=True)
             await self._lock_streams(tx, progresses, set())
@@ -185,6 +189,7 @@ class Applier:
             failpoint("follower")
             await positions.save(tx, FOLLOWERS, progresses)
         metrics.changes_applied.labels(FOLLOWERS).inc(len(ready))
+        return any(p.unfinished for p in progresses)
 
     # Reactions
 
@@ -224,11 +229,11 @@ class Applier:
     async def _apply_lane(self, groups: Groups) -> None:
         await self._until_done(self._attempt_lane, groups)
 
-    async def _attempt_lane(self, groups: Groups) -> None:
+    async def _attempt_lane(self, groups: Groups) -> bool:
         """Runs a lane, and again when a reaction fails in it: first with a savepoint around that reaction on that stream, in the end around all."""
         groups = await self._without_passed(REACTIONS, groups)
         if not groups:
-            return None
+            return False
         suspects: set[Suspect] = set()
         for _ in range(SUSPICIONS):
             try:
@@ -238,7 +243,7 @@ class Applier:
                 suspects |= failed.suspects
         return await self._run_lane(groups, None)
 
-    async def _run_lane(self, groups: Groups, suspects: set[Suspect] | None) -> None:
+    async def _run_lane(self, groups: Groups, suspects: set[Suspect] | None) -> bool:
         """``suspects`` run in a savepoint each, and are parked when they fail; None: all do."""
         careful = suspects is None or bool(suspects)
         async with self.database.transaction() as tx:
@@ -256,6 +261,7 @@ class Applier:
         metrics.changes_applied.labels(REACTIONS).inc(sum(len(p.ready) for p in progresses))
         if runner.parked:
             self.database.waker(parking.PARKED).set()
+        return any(p.unfinished for p in progresses)
 
     async def _lock_streams(self, tx: Tx, progresses: list[Progress], targets: set[str]) -> None:
         if any(p.gap or p.raised for p in progresses):
@@ -264,16 +270,27 @@ class Applier:
             await tx.run("SELECT lock_streams($1)", sorted(targets))
 
     async def _kit_records(self, tx: Tx, progresses: list[Progress]) -> None:
-        """What the kit itself reacts to: heads, requests to send our own changes again, orders of operators."""
+        """What the kit itself reacts to: heads, new incarnations, requests to send our own changes again, orders of operators."""
         for change in (c for p in progresses for c in p.ready):
             if change.table == HEADS:
                 await self._expect(tx, change)
+            elif change.table == "incarnation":
+                await self._expect_the_lost(tx, change)
             elif change.table == "resend_requests" and change.after and change.after["source"] == self.service and not change.after["closed_at"]:
                 await tx.run("SELECT send_again($1, $2, $3)", change.after["stream"], change.after["from_seq"], change.after["to_seq"])
                 metrics.resends.inc()
                 failpoint("resend")
             elif await orders.take(tx, change):
                 tx.after_commit.append(self.database.waker(orders.ORDERED).set)
+
+    async def _expect_the_lost(self, tx: Tx, change: Change) -> None:
+        """A restored source restates all that it has. Of a stream that it has lost nothing comes, so its beginning is expected in a minute."""
+        await tx.run(
+            "INSERT INTO expected AS e (reader, source, stream, epoch, seq, postponed_at) SELECT reader, source, stream, $2, $4, now() + interval '1 minute' "
+            "FROM positions WHERE source = $1 AND reader = ANY($3) AND epoch > 0 AND epoch < $2 "
+            "ON CONFLICT (reader, source, stream) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, postponed_at = excluded.postponed_at WHERE e.epoch < excluded.epoch",
+            change.source, change.epoch, [REPLICAS, REACTIONS], first_of(change.epoch),
+        )  # fmt: skip
 
     async def _expect(self, tx: Tx, change: Change) -> None:
         """Keeps the announced heads that are ahead of our positions, to be asked for when their grace is over."""

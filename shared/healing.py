@@ -25,6 +25,8 @@ MISSING, TO_RESTATE = "missing", "to restate"
 GRACE = "5 seconds"
 ROUND = "3 seconds"
 ROUNDS = 3
+SELDOM_FROM = 9
+"""The round from which on asking again is only for what nobody knows: it has been alarmed for minutes."""
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[object]], name: str, wake: asyncio.Event | None = None) -> None:
@@ -90,7 +92,8 @@ async def check_expected(database: Database) -> None:
         )
         again = await tx.records(
             "UPDATE resend_requests SET round = round + 1, asked_at = now() WHERE closed_at IS NULL AND "
-            f"asked_at < now() - least(interval '{ROUND}' * 2 ^ least(round - 1, 8), interval '60 seconds') RETURNING source, stream, from_seq, to_seq"
+            f"asked_at < now() - CASE WHEN round < {SELDOM_FROM} THEN least(interval '{ROUND}' * 2 ^ (round - 1), interval '1 minute') "
+            "ELSE interval '15 minutes' END RETURNING source, stream, from_seq, to_seq"
         )
         for r in again:
             if r["source"] == tx.service:
@@ -125,11 +128,14 @@ async def _next_restatement(database: Database) -> str | None:
 
 
 async def tidy(database: Database) -> None:
-    """Drops what has served its time: old partitions of the log, remembered answers, closed requests."""
-    async with database.transaction() as tx:
+    """Drops what has served its time: old partitions of the log, remembered answers, records kept raw, closed requests."""
+    async with database.transaction() as tx:  # alone, and not for long: it stops all who write
+        await tx.run("SET LOCAL lock_timeout = '2s'")
         await tx.run("SELECT keep_changes()")
+    async with database.transaction() as tx:
         await tx.run("DELETE FROM idempotency WHERE at < now() - interval '24 hours'")
-        await tx.run("SELECT lock_streams($1)", [RESEND])
+        await tx.run("DELETE FROM undecodable WHERE at < now() - interval '35 days'")
+    async with database.transaction(RESEND) as tx:
         await tx.run("DELETE FROM resend_requests WHERE closed_at < now() - interval '7 days'")
 
 
@@ -150,6 +156,8 @@ class Pair(NamedTuple):
         return f"{self.source}/{self.stream}"
 
 
+AT_ONCE = 500
+"""Parked changes that one transaction tries: it has half a minute."""
 _PAIR = "reaction = $1 AND source = $2 AND stream = $3"
 
 
@@ -165,7 +173,7 @@ class Retrier:
         async with self.database.transaction(readonly=True) as tx:
             due = await tx.records(
                 "SELECT reaction, source, stream, target FROM parked p WHERE state <> 'dead' AND next_at <= now() AND "
-                "(NOT EXISTS (SELECT FROM fuses f WHERE f.reaction = p.reaction) OR p.since = (SELECT min(since) FROM parked o WHERE o.reaction = p.reaction)) "
+                "(NOT EXISTS (SELECT FROM fuses f WHERE f.reaction = p.reaction) OR p.since = (SELECT min(since) FROM parked o WHERE o.reaction = p.reaction AND o.state <> 'dead')) "
                 "ORDER BY next_at LIMIT 50"
             )
             counts = await tx.records("SELECT state, count(*) AS n FROM parked GROUP BY 1")
@@ -173,22 +181,28 @@ class Retrier:
         for state in ("waiting", "retrying", "dead"):
             metrics.parked_now.labels(state).set(next((r["n"] for r in counts if r["state"] == state), 0))
         for r in due:
-            await self.retry(r["reaction"], r["source"], r["stream"], r["target"])
+            await self._retry_or_tell(Pair(*r))
         if any(r["state"] == "waiting" for r in counts):
             asyncio.get_running_loop().call_later(0.05, self.database.waker(parking.PARKED).set)
 
-    async def retry(self, reaction: str, source: str, stream: str, target: str) -> None:
+    async def _retry_or_tell(self, pair: Pair) -> None:
+        """One that cannot even be tried, or that the database gives up, keeps no other from its turn."""
+        try:
+            await self.retry(pair)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is one pair's
+            log.error("what is parked could not be tried", extra={"reaction": pair.reaction, "subject": pair.subject}, exc_info=error)
+
+    async def retry(self, pair: Pair) -> None:
         """Runs what waits for one pair, as far as it goes."""
-        pair = Pair(reaction, source, stream, target)
         async with self.database.transaction() as tx:
             calls = await self.waiting(tx, pair)
             if calls is not None:
                 await self.attempt(tx, pair, calls)
 
     async def waiting(self, tx: Tx, pair: Pair) -> list[Call] | None:
-        """Locks the pair and all that running it writes; answers what waits, but for flows that were cancelled. None: it is not parked any more."""
+        """Locks the pair and all that running it writes; answers the first of what waits, but for flows that were cancelled. None: it is not parked any more."""
         await positions.lock(tx, REACTIONS, {(pair.source, pair.stream): []}, jump=False)
-        rows = await tx.records(f"SELECT record FROM parked_changes WHERE {_PAIR} ORDER BY epoch, seq", *pair.key)
+        rows = await tx.records(f"SELECT record FROM parked_changes WHERE {_PAIR} ORDER BY epoch, seq LIMIT {AT_ONCE}", *pair.key)
         changes = [decode(pair.source, r["record"]) for r in rows]
         cancelled = (await parking.held_back(tx, changes)).flows
         calls = [self._call(pair.reaction, c, pair.target) for c in changes if c.context.flow_id not in cancelled]
@@ -196,11 +210,13 @@ class Retrier:
         return calls if await tx.value(f"SELECT true FROM parked WHERE {_PAIR} FOR UPDATE", *pair.key) else None
 
     async def attempt(self, tx: Tx, pair: Pair, calls: list[Call]) -> parking.Failure | None:
-        """Runs these calls in order. The pair is free when all succeed, else parked at the first that fails, whose failure is answered."""
+        """Runs these calls, the first of what waits, in order. When all succeed the pair is free, or the rest is tried next; else it is parked
+        at the first that fails, whose failure is answered.
+        """
         failed = await self._run(tx, calls)
         if failed is None:
             failpoint("retry")
-            await tx.run(f"DELETE FROM parked WHERE {_PAIR}", *pair.key)
+            await self._free(tx, pair)
             if calls:
                 await tx.run("DELETE FROM fuses WHERE reaction = $1", pair.reaction)
             return None
@@ -215,6 +231,16 @@ class Retrier:
             *pair.key, before + 1, failure.text, failure.delay(before + 1), change.name, change.context.flow_id, parking.DEAD_AFTER, failure.state,
         )  # fmt: skip
         return failure
+
+    async def _free(self, tx: Tx, pair: Pair) -> None:
+        """Ends the wait of the changes that were done, and that of the pair when there are no others."""
+        first = f"SELECT epoch, seq FROM parked_changes WHERE {_PAIR} ORDER BY epoch, seq LIMIT {AT_ONCE}"
+        await tx.run(f"DELETE FROM parked_changes WHERE {_PAIR} AND (epoch, seq) IN ({first})", *pair.key)
+        if await tx.value(f"SELECT EXISTS (SELECT FROM parked_changes WHERE {_PAIR})", *pair.key):
+            await tx.run(f"UPDATE parked SET next_at = now() WHERE {_PAIR}", *pair.key)
+            tx.after_commit.append(self.database.waker(parking.PARKED).set)
+        else:
+            await tx.run(f"DELETE FROM parked WHERE {_PAIR}", *pair.key)
 
     def _call(self, name: str, change: Change, target: str) -> Call:
         reaction = self.applier.by_name.get(name)

@@ -80,6 +80,6 @@ async def _apply_missing(connection: asyncpg.Connection, service: str) -> list[s
             failpoint("migration")
             await connection.execute("INSERT INTO migrations (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum)
         applied.append(migration.name)
-    if applied:
+    async with connection.transaction():
         await connection.execute(_CLOSE_THE_LOG.format(s=service))
     return applied

@@ -13,6 +13,7 @@ from shared.tx import DatabaseAway
 from shared.workers import jobs_of
 
 NOTHING = "nothing waits here under this name"
+TOO_LATE = "came more than a day after it was given: not carried out; give it again if it is still wanted"
 
 
 class Work(NamedTuple):
@@ -48,7 +49,7 @@ class Operating:
             waiting = await orders.to_do(tx)
         for order in waiting:
             try:
-                await self._acts[order.act](order)
+                await (self._acts[order.act](order) if not order.late else self._answer(order, TOO_LATE))
             except DatabaseAway:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the operator is told

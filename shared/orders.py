@@ -24,7 +24,8 @@ class Order(BaseModel):
     """An order as a service took it.
 
     ``actors``: the reaction or worker that is meant; for ``cancel`` those of the steps to come. ``subject``: what it is stuck on
-    (``<source>/<stream>`` for a reaction, ``<kind>/<target>/<id>`` for work), or the stream to be sent again or restated.
+    (``<source>/<stream>`` for a reaction, ``<kind>/<target>/<id>`` for work), or the stream to be sent again or restated. ``late``: it came
+    after the time it is good for.
     """
 
     id: UUID
@@ -37,6 +38,7 @@ class Order(BaseModel):
     flow_id: UUID | None
     by: str | None
     cause: str
+    late: bool
 
 
 async def take(tx: Tx, change: Change) -> bool:
@@ -51,7 +53,7 @@ async def take(tx: Tx, change: Change) -> bool:
 
 
 async def to_do(tx: Tx) -> list[Order]:
-    return await tx.all(Order, "SELECT * FROM orders_taken WHERE done_at IS NULL AND given_at > now() - $1::interval ORDER BY given_at, id", GOOD_FOR)
+    return await tx.all(Order, "SELECT *, given_at <= now() - $1::interval AS late FROM orders_taken WHERE done_at IS NULL ORDER BY given_at, id", GOOD_FOR)
 
 
 async def done(tx: Tx, order: Order) -> bool:

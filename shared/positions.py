@@ -10,6 +10,7 @@ from itertools import pairwise
 from shared.changes import RESTATE, Change, decode
 from shared.tx import Database, Tx
 
+HELD_AT_ONCE = 2000
 Key = tuple[str, str]
 """(source service, stream)"""
 
@@ -31,6 +32,8 @@ class Progress:
     release: list[int] = field(default_factory=list)
     moved: bool = False
     raised: bool = False
+    holds_more: bool = False
+    """More is held than one transaction takes: what can be applied now is not all."""
 
     def offer(self, change: Change, *, jump: bool) -> None:
         """Sorts one change into ready, held or already seen.
@@ -59,6 +62,15 @@ class Progress:
         self.epoch, self.seq, self.moved = epoch, 0, True
         self.hold.clear()
 
+    def take_held(self) -> None:
+        """Goes on with what is held, where that is the very next."""
+        self._take(self.hold.pop(self.seq + 1, None))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether more of what is held can be applied, in another transaction."""
+        return self.holds_more and self.release[-1] <= self.seq
+
     def _take(self, change: Change | None) -> None:
         while change is not None:
             self.ready.append(change)
@@ -68,6 +80,8 @@ class Progress:
     @property
     def gap(self) -> tuple[int, int] | None:
         """The numbers that are missing before the first held change."""
+        if self.unfinished:
+            return None
         waiting = [s for s in self.hold if s > self.seq]
         return (self.seq + 1, min(waiting) - 1) if waiting else None
 
@@ -82,7 +96,9 @@ async def lock(tx: Tx, reader: str, groups: Mapping[Key, Iterable[Change]], *, j
         r = found[key]
         progress = Progress(key, r["epoch"], r["seq"], frozenset(r["parked"]))
         if r["holding"]:
-            await _load_held(tx, reader, progress)
+            restated = any(change.table == RESTATE for change in groups[key])  # closes a gap behind all that is held
+            await _load_held(tx, reader, progress, None if restated else HELD_AT_ONCE)
+            progress.take_held()
         for change in groups[key]:
             progress.offer(change, jump=jump)
         result.append(progress)
@@ -104,11 +120,15 @@ async def pass_over(database: Database, reader: str, groups: Mapping[Key, Sequen
     return {(r["source"], r["stream"]) for r in rows}
 
 
-async def _load_held(tx: Tx, reader: str, progress: Progress) -> None:
+async def _load_held(tx: Tx, reader: str, progress: Progress, most: int | None) -> None:
     source, stream = progress.key
-    for r in await tx.records("SELECT seq, record FROM held WHERE reader = $1 AND source = $2 AND stream = $3", reader, source, stream):
+    rows = await tx.records(
+        "SELECT seq, record FROM held WHERE reader = $1 AND source = $2 AND stream = $3 ORDER BY seq LIMIT $4", reader, source, stream, most
+    )
+    for r in rows:
         progress.hold[r["seq"]] = decode(source, r["record"])
         progress.release.append(r["seq"])
+    progress.holds_more = len(rows) == most
 
 
 async def save(tx: Tx, reader: str, progresses: Iterable[Progress]) -> None:
@@ -130,8 +150,9 @@ async def save(tx: Tx, reader: str, progresses: Iterable[Progress]) -> None:
 
 async def _save_held(tx: Tx, reader: str, p: Progress) -> None:
     source, stream = p.key
-    done = [s for s in p.release if p.raised or s not in p.hold or s <= p.seq]
-    if done:
+    if p.raised:
+        await tx.run("DELETE FROM held WHERE reader = $1 AND source = $2 AND stream = $3", reader, source, stream)
+    elif done := [s for s in p.release if s not in p.hold or s <= p.seq]:
         await tx.run("DELETE FROM held WHERE reader = $1 AND source = $2 AND stream = $3 AND seq = ANY($4)", reader, source, stream, done)
     waiting = [c for s, c in p.hold.items() if s > p.seq and (p.raised or s not in p.release)]
     if waiting:

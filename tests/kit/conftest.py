@@ -92,6 +92,11 @@ async def record(tx: Tx, thing: Thing) -> None:
     await tx.run("INSERT INTO effects (value) VALUES ($1)", thing.value)
 
 
+async def record_many(tx: Tx, things: list[Thing]) -> None:
+    note = f"one of {len(things)}"
+    await tx.run("INSERT INTO effects (value, note) SELECT v, $2 FROM unnest($1::int[]) v", [t.value for t in things], note)
+
+
 _TABLES = """
 CREATE TABLE effects (org_id uuid NOT NULL DEFAULT tenant(), n bigint GENERATED ALWAYS AS IDENTITY, value int NOT NULL, note text, PRIMARY KEY (org_id, n));
 SELECT tenant_table('effects');
@@ -145,4 +150,4 @@ def log() -> Log:
     return Log()
 
 
-__all__ = ["Context", "Log", "Probe", "Thing", "record"]
+__all__ = ["Context", "Log", "Probe", "Thing", "record", "record_many"]

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from shared import healing
-from shared.changes import Context
+from shared.changes import Context, first_of
 from shared.errors import RowTooLarge
 from shared.tx import Database, Restored, UnsafeRole
 from tests.kit.conftest import Probe
@@ -76,6 +76,17 @@ async def test_a_write_to_a_stream_that_is_not_locked_is_refused(probe: Probe) -
             await tx.run("INSERT INTO effects (value) VALUES (1)")
 
 
+async def test_no_record_is_made_by_hand(probe: Probe) -> None:
+    """Neither straight into the log nor by a trigger of one's own."""
+    _, stream = tenant()
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append_change"):
+        async with probe.database.transaction(stream) as tx:
+            await tx.run("SELECT append_change($1, 'effects', 'insert', NULL, '{}')", stream)
+    made = "SELECT has_function_privilege('probe_app', 'probe.log_change()', 'EXECUTE')"
+    assert not await probe.admin.fetchval(made)
+    assert await probe.changes(stream) == []
+
+
 async def test_a_row_over_the_size_limit_is_refused_and_leaves_nothing(probe: Probe) -> None:
     _, stream = tenant()
     await probe.admin.execute("ALTER TABLE probe.effects ADD COLUMN IF NOT EXISTS long text")
@@ -131,8 +142,25 @@ async def test_a_restored_database_restates_all_it_holds_in_a_new_epoch(probe: P
         (epoch,) = {c.epoch for c in new}
         assert old.epoch == 1 < epoch
         assert [c.row.get("value") for c in new if c.table == "effects"] == [5]
-        (raised,) = [c for c in await probe.changes("global:incarnation") if c.op == "update" and c.epoch == epoch]
+        *_, raised = [c for c in await probe.changes("global:incarnation") if c.op == "update" and c.epoch == epoch]
         assert (raised.context.by, raised.row["epoch"]) == ("operator", epoch)
+        assert min(c.seq for c in new) > old.seq + 1_000_000, "above whatever was given out and lost"
+    finally:
+        await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
+
+
+async def test_a_stream_that_a_restored_database_does_not_know_is_restated_as_empty(probe: Probe) -> None:
+    """Somebody who holds copies of it asks for its beginning."""
+    _, lost = tenant()
+    await as_admin(probe, "SELECT restored()")
+    try:
+        async with probe.database.transaction() as tx:
+            await tx.run("SELECT send_again($1, 1, 1)", lost)
+        await healing.restate_wanted(probe.database)
+        start, end = await probe.changes(lost)
+        assert start.after == {"marker": "start", "ordered": True}
+        assert end.after == {"marker": "end", "since": start.seq}
+        assert start.seq == first_of(start.epoch)
     finally:
         await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
 

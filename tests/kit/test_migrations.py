@@ -33,6 +33,15 @@ async def test_each_file_is_applied_once_also_when_replicas_start_together(folde
     assert sorted(applied) == [[], [], ["probe/0001_one.sql", "probe/0002_two.sql"]]
 
 
+async def test_the_log_is_closed_also_when_the_last_who_migrated_was_killed_before(folder: Path, owner: str, probe: Probe) -> None:
+    del folder
+    rights = "SELECT has_table_privilege('probe_app', 'probe.changes', 'INSERT')"
+    await probe.admin.execute("GRANT INSERT ON probe.changes TO probe_app")
+    assert await probe.admin.fetchval(rights)
+    assert await migrate("probe", owner) == []
+    assert not await probe.admin.fetchval(rights)
+
+
 async def test_a_file_that_was_applied_may_not_change(folder: Path, owner: str) -> None:
     (folder / "0001_one.sql").write_text("CREATE TABLE one (id int)")
     await migrate("probe", owner)

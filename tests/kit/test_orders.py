@@ -104,10 +104,17 @@ async def test_nothing_of_a_cancelled_flow_runs_any_more_and_others_go_on(probe:
     assert await probe.effects(log) == [4, 6]
 
 
-@pytest.mark.parametrize("fields", [{"service": "other"}, {"service": "probe", "at": datetime.now(UTC) - timedelta(days=2)}])
-async def test_an_order_for_another_service_or_of_another_day_is_not_carried_out(probe: Probe, log: Log, stuck: Applier, fields: dict[str, Any]) -> None:
-    assert await carried_out(probe, stuck, order("retry", **about(log) | fields)) == []
+async def test_an_order_for_another_service_is_not_carried_out(probe: Probe, log: Log, stuck: Applier) -> None:
+    assert await carried_out(probe, stuck, order("retry", **about(log, service="other"))) == []
     assert (await probe.parked(log))[0]["attempt"] == 1
+
+
+async def test_an_order_of_another_day_is_told_to_be_too_late_and_not_carried_out(probe: Probe, log: Log, stuck: Applier) -> None:
+    (told,) = await carried_out(probe, stuck, order("retry", **about(log, at=datetime.now(UTC) - timedelta(days=2))))
+    assert not told["did"]
+    assert "more than a day" in told["outcome"]
+    assert (await probe.parked(log))[0]["attempt"] == 1
+    assert not await probe.admin.fetchval("SELECT EXISTS (SELECT FROM probe.orders_taken WHERE done_at IS NULL)"), "nobody is woken for it any more"
 
 
 async def test_an_order_that_fails_tells_so_and_holds_up_no_other(probe: Probe, log: Log, stuck: Applier) -> None:

@@ -2,38 +2,20 @@
 
 import asyncio
 import itertools
-import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import orjson
 import pytest
 
-from shared import healing
+from shared import healing, positions
 from shared.bus import Applier
 from shared.changes import decode
-from shared.errors import NotYet
-from shared.healing import Retrier
-from shared.log import _Json
-from shared.parking import Failure
 from shared.reactions import Reaction, activate
 from shared.rows import Pattern
 from shared.tx import DatabaseAway, Tx
-from tests.kit.conftest import Log, Probe, Thing, record
-
-
-async def record_many(tx: Tx, things: list[Thing]) -> None:
-    note = f"one of {len(things)}"
-    await tx.run("INSERT INTO effects (value, note) SELECT v, $2 FROM unnest($1::int[]) v", [t.value for t in things], note)
-
-
-async def fail_on_three(tx: Tx, thing: Thing) -> None:
-    await tx.run("INSERT INTO effects (value) VALUES ($1)", thing.value)
-    if thing.value == 3:
-        raise ValueError("three is not good")
+from tests.kit.conftest import Log, Probe, Thing, record, record_many
 
 
 async def test_changes_are_applied_once_and_in_order(probe: Probe, log: Log) -> None:
@@ -58,31 +40,6 @@ async def test_a_reaction_for_many_gets_the_changes_of_a_stream_together(probe: 
     assert await probe.effects(log) == await probe.effects(other) == [1, 2, 3]
     notes = await probe.admin.fetch("SELECT DISTINCT note FROM probe.effects WHERE org_id = ANY($1)", [uuid.UUID(log.org), uuid.UUID(other.org)])
     assert [r["note"] for r in notes] == ["one of 3"]
-
-
-async def fail_on_many_with_three(tx: Tx, things: list[Thing]) -> None:
-    await record_many(tx, things)
-    if any(t.value == 3 for t in things):
-        raise ValueError("three is not good")
-
-
-async def test_one_poison_among_many_parks_itself_and_what_follows_it_and_nothing_before(probe: Probe, log: Log) -> None:
-    applier = await probe.applier(fail_on_many_with_three, many=True)
-    other = Log()
-    await applier.apply([*(log.change(n) for n in range(1, 5)), other.change(1), other.change(2)])
-    assert await probe.effects(log) == [1, 2]
-    assert await probe.effects(other) == [1, 2]
-    assert [p["reaction"] for p in await probe.parked(log)] == ["probe.fail_on_many_with_three"]
-
-
-@pytest.mark.parametrize("poisoned", [2, 5])
-async def test_several_poisons_in_one_batch_park_their_streams_alone(probe: Probe, poisoned: int) -> None:
-    """Two are found one by one; with five all the others run with care as well."""
-    applier, logs = await probe.applier(fail_on_three), [Log() for _ in range(7)]
-    await applier.apply([one.change(value) for value in (1, 2) for one in logs] + [one.change(3 if n < poisoned else 4) for n, one in enumerate(logs)])
-    assert [len(await probe.parked(one)) for one in logs] == [1] * poisoned + [0] * (7 - poisoned)
-    assert [await probe.effects(one) for one in logs] == [[1, 2]] * poisoned + [[1, 2, 4]] * (7 - poisoned)
-    assert [await probe.position(one) for one in logs] == [3] * 7
 
 
 async def test_what_is_made_of_changes_of_several_flows_belongs_to_none(probe: Probe, log: Log) -> None:
@@ -154,39 +111,6 @@ async def test_a_zombie_and_its_successor_apply_each_change_once(probe: Probe, l
     assert await probe.effects(log) == list(range(1, 31))
 
 
-async def test_a_poison_change_parks_its_reaction_on_its_stream_alone(probe: Probe, log: Log) -> None:
-    other, applier = Log(), await probe.applier(fail_on_three, record)
-    mixed = [c for n in range(1, 6) for c in (log.change(n), other.change(n + 10))]
-    await applier.apply(mixed)
-    assert await probe.effects(other) == [v for n in range(11, 16) for v in (n, n)], "another tenant goes on"
-    assert await probe.effects(log) == [1, 1, 2, 2, 3, 4, 5], "the other reaction goes on; of the failed one nothing is half-written"
-    (parked,) = await probe.parked(log)
-    assert (parked["reaction"], parked["state"], parked["error"]) == ("probe.fail_on_three", "retrying", "ValueError: three is not good")
-    assert await probe.position(log) == 5
-
-
-async def _reads_a_file_that_is_not_there(_: Tx, thing: Thing) -> None:
-    raise FileNotFoundError(thing.id)
-
-
-async def _waits_for_somebody_else(_: Tx, __: Thing) -> None:
-    raise TimeoutError("nobody answered")
-
-
-async def _says_it_wrong(tx: Tx, thing: Thing) -> None:
-    await tx.run("INSERT INTO effects (value) VALUES ($1)", thing.id)
-
-
-@pytest.mark.parametrize("mistaken", [_reads_a_file_that_is_not_there, _waits_for_somebody_else, _says_it_wrong])
-async def test_trouble_of_an_authors_code_is_parked_even_if_it_looks_like_the_databases(
-    mistaken: Callable[[Tx, Thing], Awaitable[None]], probe: Probe, log: Log
-) -> None:
-    applier = await probe.applier(mistaken, record)
-    await asyncio.wait_for(applier.apply([log.change(1), log.change(2)]), timeout=10)
-    assert [p["state"] for p in await probe.parked(log)] == ["retrying"]
-    assert await probe.effects(log) == [1, 2]
-
-
 async def test_a_connection_that_is_lost_in_a_reaction_is_nobodys_mistake(probe: Probe, log: Log) -> None:
     ways: list[str] = ["SELECT pg_terminate_backend(pg_backend_pid())"]
 
@@ -224,68 +148,6 @@ async def test_a_connection_that_was_lost_earlier_in_a_transaction_is_the_databa
             await tx.value("SELECT 1")
 
 
-async def test_parked_changes_are_applied_in_order_when_the_reaction_is_mended(probe: Probe, log: Log) -> None:
-    healthy = False
-
-    async def mended(tx: Tx, thing: Thing) -> None:
-        if not healthy and thing.value == 2:
-            raise ValueError("not yet mended")
-        await record(tx, thing)
-
-    applier = await probe.applier(mended)
-    await applier.apply([log.change(n) for n in range(1, 5)])
-    await applier.apply([log.change(5)])
-    retrier = Retrier(applier)
-    await retrier.retry("probe.mended", "other", log.stream, log.stream)
-    (parked,) = await probe.parked(log)
-    assert parked["attempt"] == 2
-    assert await probe.effects(log) == [1]
-    healthy = True
-    await retrier.retry("probe.mended", "other", log.stream, log.stream)
-    assert await probe.effects(log) == [1, 2, 3, 4, 5]
-    assert await probe.parked(log) == []
-    await applier.apply([log.change(6)])
-    assert await probe.effects(log) == [1, 2, 3, 4, 5, 6]
-
-
-async def test_a_row_that_has_not_come_is_waited_for(probe: Probe, log: Log) -> None:
-    async def needs_a_replica(tx: Tx, thing: Thing) -> None:
-        if not await tx.value("SELECT true FROM things WHERE value = 100"):
-            raise NotYet("the hundredth thing")
-        await record(tx, thing)
-
-    applier = await probe.applier(needs_a_replica)
-    await applier.apply([log.change(1)])
-    assert [p["state"] for p in await probe.parked(log)] == ["waiting"]
-    await applier.apply([log.change(100)])
-    await Retrier(applier).retry("probe.needs_a_replica", "other", log.stream, log.stream)
-    assert await probe.effects(log) == [1, 100]
-
-
-async def test_a_reaction_that_fails_everywhere_blows_its_fuse_and_nothing_is_buried(probe: Probe) -> None:
-    broken = True
-
-    async def buggy(tx: Tx, thing: Thing) -> None:
-        if broken:
-            raise RuntimeError("a bad deployment")
-        await record(tx, thing)
-
-    applier = await probe.applier(buggy)
-    logs = [Log() for _ in range(14)]
-    for one in logs:
-        await applier.apply([one.change(1)])
-    assert await probe.admin.fetchval("SELECT count(*) FROM probe.fuses WHERE reaction = 'probe.buggy'") == 1
-    assert await probe.admin.fetchval("SELECT count(*) FROM probe.parked WHERE reaction = 'probe.buggy'") == 14
-    replicas = [await probe.admin.fetchval("SELECT count(*) FROM probe.things WHERE org_id = $1::uuid", one.org) for one in logs]
-    assert replicas == [1] * 14, "replicas go on"
-    broken = False
-    retrier = Retrier(applier)
-    for one in logs:
-        await retrier.retry("probe.buggy", "other", one.stream, one.stream)
-    assert [await probe.effects(one) for one in logs] == [[1]] * 14
-    assert await probe.admin.fetchval("SELECT count(*) FROM probe.fuses") == 0
-
-
 async def test_a_chain_of_thirty_two_causes_is_stopped(probe: Probe, log: Log) -> None:
     applier = await probe.applier(record)
     await applier.apply([log.change(1, hops=32)])
@@ -301,6 +163,19 @@ async def test_what_a_reaction_writes_names_its_cause_and_keeps_the_flow(probe: 
     (written,) = await probe.changes(log.stream)
     assert written.context.cause == change.name
     assert written.context.hops == 5
+
+
+async def test_more_than_one_transaction_takes_may_be_held_behind_a_gap(probe: Probe, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "HELD_AT_ONCE", 3)
+    applier = await probe.applier(record)
+    first, *rest = [log.change(n) for n in range(1, 12)]
+    await applier.apply(rest[:-1])
+    assert await probe.effects(log) == []
+    await applier.apply([first, rest[-1]])
+    assert await probe.effects(log) == list(range(1, 12))
+    assert await probe.admin.fetchval("SELECT count(*) FROM probe.held WHERE stream = $1", log.stream) == 0
+    asked = await probe.admin.fetch("SELECT from_seq, to_seq FROM probe.resend_requests WHERE stream = $1", log.stream)
+    assert [tuple(r) for r in asked] == [(1, 1)], "what is held is not asked for"
 
 
 async def test_an_announced_head_that_never_came_is_asked_for(probe: Probe, log: Log) -> None:
@@ -319,24 +194,6 @@ async def test_an_announced_head_that_never_came_is_asked_for(probe: Probe, log:
     asked = await probe.admin.fetchrow("SELECT from_seq, to_seq FROM probe.resend_requests WHERE stream = $1", log.stream)
     assert tuple(asked) == (2, 3)
     await probe.admin.execute("DELETE FROM probe.positions WHERE stream = 'global:heads'")
-
-
-def test_attempts_come_later_and_later_from_a_second_to_five_minutes() -> None:
-    delays = [Failure(ValueError()).delay(attempt).total_seconds() for attempt in range(1, 12)]
-    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
-
-
-async def test_what_fails_for_a_day_is_dead_until_a_person_acts(probe: Probe, log: Log) -> None:
-    applier = await probe.applier(fail_on_three)
-    await applier.apply([log.change(3)])
-    pair = ("probe.fail_on_three", "other", log.stream, log.stream)
-    for hours, state in ((23, "retrying"), (25, "dead")):
-        async with probe.database.transaction(log.stream) as tx:
-            await tx.run("UPDATE parked SET since = now() - make_interval(hours => $2), next_at = now() WHERE stream = $1", log.stream, hours)
-        await Retrier(applier).retry(*pair)
-        assert [p["state"] for p in await probe.parked(log)] == [state]
-    await Retrier(applier).retry_due()
-    assert [p["attempt"] for p in await probe.parked(log)] == [3], "the dead are not tried again"
 
 
 async def test_a_new_reaction_acts_on_what_happens_from_its_activation_on(probe: Probe, log: Log) -> None:
@@ -363,15 +220,3 @@ async def test_a_reaction_is_activated_when_it_first_starts_and_those_of_a_new_s
     assert known[first.name] == schema_made
     assert known[last.name] > before
     assert await activate(probe.database, [first, last]) == known, "a second start changes nothing"
-
-
-async def test_the_line_of_a_failed_reaction_names_flow_tenant_and_trace(probe: Probe, log: Log, caplog: pytest.LogCaptureFixture) -> None:
-    flow, trace = uuid.uuid4(), "4bf92f3577b34da6a3ce929d0e0e4736"
-    applier = await probe.applier(fail_on_three)
-    raw = orjson.loads(log.change(3).raw) | {"flow_id": str(flow), "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
-    with caplog.at_level(logging.WARNING, "mesh"):
-        caplog.handler.setFormatter(_Json("probe"))
-        await applier.apply([decode("other", orjson.dumps(raw))])
-    (line,) = [orjson.loads(text) for text in caplog.text.splitlines() if "is parked" in text]
-    assert (line["flow_id"], line["org_id"], line["trace_id"]) == (str(flow), log.org, trace)
-    assert line["reaction"] == "probe.fail_on_three"
