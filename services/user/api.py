@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, EmailStr, Field
 
 from services.user import api_keys, sessions, users
 from services.user.keys import public_key_set
-from shared.http.callers import IfMatch, OpenTx, Person, PersonTx, VerifiedPerson
+from shared.http.callers import IfMatch, OpenTx, Person, PersonTx, SignedIn, VerifiedPerson
 from shared.http.pages import Page, Paged, page
 from shared.http.routing import Body, Flowing, new_router
 
@@ -104,8 +104,8 @@ async def sign_out(caller: Person, tx: PersonTx) -> None:
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-async def end_session(session_id: UUID, caller: Person, tx: PersonTx) -> None:
-    """Ends one of the caller's sessions everywhere."""
+async def end_session(session_id: UUID, caller: SignedIn, tx: PersonTx) -> None:
+    """Ends one of the caller's sessions everywhere. For an access token: an API key ends none."""
     await sessions.end(tx, session_id)
 
 
@@ -116,8 +116,8 @@ async def me(caller: Person, tx: PersonTx) -> users.Profile:
 
 
 @router.patch("/me")
-async def rename_me(body: NameBody, caller: Person, tx: PersonTx, if_match: IfMatch) -> users.Profile:
-    """Changes the caller's name."""
+async def rename_me(body: NameBody, caller: SignedIn, tx: PersonTx, if_match: IfMatch) -> users.Profile:
+    """Changes the caller's name. For an access token: an API key does not change who its owner is."""
     if_match.check(await users.mine(tx))
     return await users.rename(tx, body.name)
 
@@ -129,8 +129,12 @@ async def get_user(user_id: UUID, caller: Person, tx: PersonTx) -> users.Profile
 
 
 @router.post("/me/api-keys", status_code=201)
-async def make_key(body: KeyBody, caller: VerifiedPerson, tx: PersonTx) -> api_keys.NewKey:
-    """Makes an API key that acts as the caller within its scopes. The secret is shown this once; the address must be verified."""
+async def make_key(body: KeyBody, caller: SignedIn, verified: VerifiedPerson, tx: PersonTx) -> api_keys.NewKey:
+    """Makes an API key that acts as the caller within its scopes. The secret is shown this once; the address must be verified.
+
+    `read` may read what the caller may; `write` may read and change it. For an access token: a key makes no key, ends no session
+    or key, and does not change the profile.
+    """
     return await api_keys.make(tx, caller.person, body.name, body.scopes, body.expires_at)
 
 
@@ -141,8 +145,8 @@ async def list_keys(caller: Person, tx: PersonTx, query: Paged) -> Page[api_keys
 
 
 @router.delete("/me/api-keys/{key_id}", status_code=204)
-async def revoke_key(key_id: UUID, caller: Person, tx: PersonTx) -> None:
-    """Revokes an API key everywhere."""
+async def revoke_key(key_id: UUID, caller: SignedIn, tx: PersonTx) -> None:
+    """Revokes an API key everywhere. For an access token: a key revokes none."""
     await api_keys.revoke(tx, key_id)
 
 

@@ -64,7 +64,13 @@ class PreconditionFailed(Refused):
 
 
 class MissingScope(Refused):
-    """The API key has no scope for this. Make one with the scope it needs."""
+    """The API key may only read. Make one with the scope `write`, which may read and change, when you are signed in."""
+
+    status = 403
+
+
+class SignInNeeded(Refused):
+    """An API key cannot change who you are or what may act as you. Sign in at POST /sessions and send the access token instead."""
 
     status = 403
 
@@ -190,6 +196,13 @@ async def person(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
     return caller
 
 
+async def signed_in(caller: Annotated[Caller, Depends(person)]) -> Caller:
+    """A key that could make keys would outlive its own expiry and scopes."""
+    if caller.kind != "session":
+        raise SignInNeeded
+    return caller
+
+
 async def verified_person(request: Request, caller: Annotated[Caller, Depends(person)]) -> Caller:
     tx = await Unit.of(request).tx()
     if await tx.value("SELECT verified_at FROM users WHERE id = $1", caller.user_id) is None:
@@ -243,6 +256,7 @@ async def _allowed(tx: Tx, caller: Caller, least: str | None, *, or_operator: bo
 
 
 Person = Annotated[Caller, Depends(person)]
+SignedIn = Annotated[Caller, Depends(signed_in)]
 VerifiedPerson = Annotated[Caller, Depends(verified_person)]
 Operator = Annotated[Caller, Depends(operator)]
 Anyone = Annotated[Caller, Depends(authenticated)]

@@ -84,6 +84,22 @@ def test_an_api_key_that_may_write_acts_as_its_owner_until_it_expires(mesh: Test
     assert key.get("user", "/me").status_code == 401
 
 
+def test_an_api_key_makes_no_key_ends_no_session_and_does_not_change_who_its_owner_is(mesh: TestMesh, verified: Customer) -> None:
+    """It would outlive its own expiry and have scopes that it was not given."""
+    made = verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["write"]}).json()
+    key, session = Door(mesh.urls, made["secret"]), verified.get("user", "/sessions").json()["items"][0]["id"]
+    for refused in (
+        key.post("user", "/me/api-keys", {"name": "forever", "scopes": ["read", "write"]}),
+        key.delete("user", f"/me/api-keys/{made['id']}"),
+        key.delete("user", f"/sessions/{session}"),
+        key.patch("user", "/me", {"name": "Somebody else"}),
+    ):
+        assert (refused.status_code, refused.json()["type"]) == (403, "/problems/sign-in-needed"), refused.request.url
+        assert "POST /sessions" in refused.json()["detail"]
+    assert [one["name"] for one in key.get("user", "/me/api-keys").json()["items"]] == ["ci"], "a key that may write may read"
+    assert verified.get("user", "/me").json()["name"] == "Ann"
+
+
 def test_a_password_is_kept_as_argon2id_with_19_mib_two_rounds_and_one_lane(mesh: TestMesh, person: Customer) -> None:
     kept = mesh.rows('SELECT password_hash FROM "user".users WHERE id = $1', uuid.UUID(person.user_id))[0]["password_hash"]
     assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
