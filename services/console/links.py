@@ -22,7 +22,7 @@ _PAGE = """<!doctype html>
 
 
 def verify(token: str) -> str:
-    what = "To confirm that the address is yours, send this. It works once, within a day of the mail."
+    what = "To confirm that the address is yours, send this. It works once, within a day of the mail; POST /verifications mails another."
     return _page("Verify your address", what, f"{settings().user_url}/users/verify", f'{{"token": "{token}"}}')
 
 

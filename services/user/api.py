@@ -78,6 +78,16 @@ async def verify(body: TokenBody, tx: OpenTx) -> None:
     await users.verify(tx, body.token)
 
 
+@router.post("/verifications", status_code=202)
+async def ask_for_verification(body: EmailBody, tx: OpenTx) -> Started:
+    """Mails a new link to verify an address, when it is known and not verified yet. The answer is always the same.
+
+    One mail a minute at most, however often it is asked for. Links that were mailed before stay good until their end.
+    """
+    await users.ask_for_verification(tx, body.email)
+    return Started.of(tx)
+
+
 @router.post("/sessions", status_code=201)
 async def sign_in(body: SignInBody, request: Request, tx: OpenTx) -> sessions.Tokens:
     """Signs in. Repeated failures for an address answer 429 for a while."""

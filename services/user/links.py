@@ -16,13 +16,13 @@ _LIFE = {"verify": "24 hours", "reset": "30 minutes", "address_taken": "24 hours
 
 
 class LinkInvalid(Refused):
-    """The link is forged, damaged or expired. Ask for a new one."""
+    """The link is forged, damaged or expired. Ask for a new one: at POST /verifications to verify an address, at POST /password-resets for a password."""
 
     status = 422
 
 
 class LinkUsed(Refused):
-    """The link was used already. Ask for a new one if you need it."""
+    """The link was used already. If you need another, ask for it at POST /verifications to verify an address, at POST /password-resets for a password."""
 
     status = 409
 

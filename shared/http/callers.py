@@ -46,7 +46,7 @@ class Forbidden(Refused):
 
 
 class NotVerified(Refused):
-    """Your address is not verified yet. Follow the link in the mail we sent, then try again."""
+    """Your address is not verified yet. Follow the link in the mail we sent, or ask for a new one at POST /verifications, then try again."""
 
     status = 403
 

@@ -8,6 +8,7 @@ from deploy.contracts.openapi import document
 DOORS = (
     "user POST /users 202",
     "user POST /users/verify 204",
+    "user POST /verifications 202",
     "user POST /sessions 201",
     "user POST /sessions/refresh 201",
     "user DELETE /sessions/current 204",

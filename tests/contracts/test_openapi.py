@@ -14,7 +14,7 @@ from tests.mesh import HTTP, TestMesh
 
 OPEN = {
     "user": {
-        "POST /users", "POST /users/verify", "POST /sessions", "POST /sessions/refresh",
+        "POST /users", "POST /users/verify", "POST /verifications", "POST /sessions", "POST /sessions/refresh",
         "POST /password-resets", "POST /password-resets/confirm", "GET /.well-known/jwks.json",
     },
     "billing": {"GET /plans"},

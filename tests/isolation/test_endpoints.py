@@ -12,8 +12,8 @@ from tests.isolation.tenants import Tenant, look
 from tests.mesh import Door, TestMesh
 
 FOR_ANYBODY = {
-    "user POST /users", "user POST /users/verify", "user POST /sessions", "user POST /sessions/refresh", "user POST /password-resets",
-    "user POST /password-resets/confirm", "user GET /.well-known/jwks.json", "billing GET /plans",
+    "user POST /users", "user POST /users/verify", "user POST /verifications", "user POST /sessions", "user POST /sessions/refresh",
+    "user POST /password-resets", "user POST /password-resets/confirm", "user GET /.well-known/jwks.json", "billing GET /plans",
 }  # fmt: skip
 """Doors that ask for nobody's identity: what they ask for, or show, is itself the secret or public."""
 

@@ -26,6 +26,12 @@ def sign_in(mesh: TestMesh, email: str, password: str) -> httpx.Response:
     return mesh.anyone.post("user", "/sessions", {"email": email, "password": password})
 
 
+def a_minute_later(mesh: TestMesh, person: Customer) -> None:
+    """What was asked for is a minute ago."""
+    earlier = 'WITH locked AS MATERIALIZED (SELECT "user".lock_streams($2)) UPDATE "user".link_requests SET created_at = created_at - interval \'1 minute\' FROM locked WHERE email = $1'
+    mesh.rows(earlier, person.email, [f"user:{person.user_id}"])
+
+
 def looks(answer: httpx.Response) -> tuple[set[str], set[str]]:
     """What differs would tell whether an address exists."""
     assert "Mesh-Position" not in answer.headers
@@ -103,8 +109,7 @@ def test_who_keeps_asking_gets_one_mail_a_minute_for_each_purpose(mesh: TestMesh
         assert mesh.anyone.post("user", "/users", body).status_code == 202
     asked = 'SELECT purpose, count(*) AS n FROM "user".link_requests WHERE email = $1 GROUP BY 1 ORDER BY 1'
     assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, person.email)] == [("address_taken", 1), ("reset", 1), ("verify", 1)]
-    earlier = 'WITH locked AS MATERIALIZED (SELECT "user".lock_streams($2)) UPDATE "user".link_requests SET created_at = created_at - interval \'1 minute\' FROM locked WHERE email = $1'
-    mesh.rows(earlier, person.email, [f"user:{person.user_id}"])
+    a_minute_later(mesh, person)
     assert mesh.anyone.post("user", "/password-resets", {"email": person.email}).status_code == 202
     assert [(r["purpose"], r["n"]) for r in mesh.rows(asked, person.email)] == [("address_taken", 1), ("reset", 2), ("verify", 1)]
 
@@ -124,6 +129,31 @@ def test_a_reset_for_an_unknown_address_looks_the_same_and_mails_nobody(mesh: Te
     assert (unknown.status_code, *looks(unknown)) == (202, *looks(known))
     token_of(mesh, person.email, RESET)
     assert mesh.mails(nobody) == []
+
+
+def test_who_asks_for_another_link_to_verify_their_address_gets_one_that_works(mesh: TestMesh, person: Customer) -> None:
+    first = token_of(mesh, person.email, VERIFY)
+    a_minute_later(mesh, person)
+    asked = mesh.anyone.post("user", "/verifications", {"email": person.email.upper()})
+    assert asked.status_code == 202, asked.text
+    eventually(lambda: len(mesh.mails(person.email, VERIFY)) == 2, what="the second mail")
+    second = token_of(mesh, person.email, VERIFY)
+    assert second != first
+    assert mesh.anyone.post("user", "/users/verify", {"token": second}).status_code == 204
+    assert person.get("user", "/me").json()["verified_at"] is not None
+    flow = eventually(lambda: (f := mesh.operator.get("console", f"/flows/{asked.json()['flow_id']}").json())["state"] == "done" and f)
+    assert flow["flow"] == "verify an address"
+
+
+def test_asking_for_a_link_to_verify_looks_the_same_whoever_it_is_and_mails_who_needs_it_alone(mesh: TestMesh, person: Customer) -> None:
+    verify(mesh, person)
+    a_minute_later(mesh, person)
+    nobody = f"nobody.{uuid.uuid4().hex[:12]}@example.com"
+    answers = [mesh.anyone.post("user", "/verifications", {"email": email}) for email in (nobody, person.email, mesh.sign_up(organization=None).email)]
+    assert [a.status_code for a in answers] == [202] * 3
+    assert looks(answers[0]) == looks(answers[1]) == looks(answers[2])
+    asked = 'SELECT email FROM "user".link_requests WHERE email = ANY($1)'
+    assert [r["email"] for r in mesh.rows(asked, [nobody, person.email])] == [person.email], "the one of the sign-up"
 
 
 def test_a_link_of_one_purpose_is_no_link_of_another(mesh: TestMesh, person: Customer) -> None:
