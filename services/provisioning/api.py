@@ -35,7 +35,10 @@ class DatabaseLimits(View):
 
 
 class DatabaseView(View):
-    """``host`` and ``port`` are null until the organization has a data plane. ``error`` says why the state is ``failed``."""
+    """``host`` and ``port`` are null until the organization has a data plane; ``dbname`` is the name to connect with, which follows from the id.
+
+    ``error`` says why the state is ``failed``.
+    """
 
     id: UUID
     name: str

@@ -1,5 +1,6 @@
 """On the data plane's own server: a login reaches its organization's database and nothing of anybody else."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
@@ -67,6 +68,19 @@ async def test_a_login_enters_its_own_database_and_no_other(mesh: TestMesh, ann:
                 async with session(urlunsplit(there), name):
                     pass
     assert urlsplit(eve.dsn).path != f"/{own}"
+
+
+async def test_what_a_login_can_read_of_others_names_says_nothing_of_them(mesh: TestMesh, ann: Tenant, eve: Tenant) -> None:
+    """The names of a server's databases and roles, and the comments on them."""
+    del mesh, eve
+    async with session(ann.dsn) as connection:
+        databases = {r[0] for r in await connection.fetch("SELECT datname FROM pg_database")}
+        roles = {r[0] for r in await connection.fetch("SELECT rolname FROM pg_roles")}
+        comments = {r[0] for r in await connection.fetch("SELECT description FROM pg_shdescription")}
+    said = {*databases, *roles} - {"postgres", "template0", "template1"}
+    telling = [name for name in said if not re.fullmatch(r"((db_[0-9a-f]{20}|mesh_spare_[0-9a-f]{16})(_admin|_member)?|u_[0-9a-f]{20}|pg_\w+)", name)]
+    assert not telling
+    assert not [c for c in comments if not re.fullmatch(r"mesh:(spare|[0-9a-f-]{36}/[0-9a-f-]{36}(:group)?)|[a-z ]+", c)]
 
 
 async def test_a_login_is_itself_and_its_own_organization(mesh: TestMesh, ann: Tenant, eve: Tenant) -> None:

@@ -26,6 +26,17 @@ def test_every_state_is_reached() -> None:
     assert {state for state, _ in STATES} == set(DatabaseState.__args__)
 
 
+async def test_the_name_on_the_server_follows_from_the_id_and_one_of_an_earlier_version_stays(tx: Tx) -> None:
+    """Every tenant of the server can read it."""
+    await tx.enter(f"org:{uuid.uuid4()}")
+    made = await tx.value("INSERT INTO databases (name, connection_limit) VALUES ('acmesecretproject', 5) RETURNING id")
+    named = "SELECT dbname FROM databases WHERE id = $1"
+    assert await tx.value(named, made) == "db_" + made.hex[:20]
+    await tx.run("UPDATE databases SET dbname = 'db_of_an_earlier_version_main' WHERE id = $1", made)
+    await tx.run("UPDATE databases SET connection_limit = 3, generation = 2, wanted = 'deleted' WHERE id = $1", made)
+    assert await tx.value(named, made) == "db_of_an_earlier_version_main"
+
+
 @pytest.mark.parametrize(("state", "facts"), STATES)
 async def test_a_state_follows_from_the_facts(tx: Tx, state: str, facts: dict[str, Any]) -> None:
     await tx.enter(f"org:{uuid.uuid4()}")
