@@ -176,11 +176,11 @@ async def delete(tx: Tx, database_id: UUID) -> Shown:
 
 async def undelete(tx: Tx, database_id: UUID) -> Shown:
     """Opens a deleted database again, with its data. Raises :class:`NotDeleted`, :class:`DatabaseLimit`."""
-    await _check_room(tx, await _limits(tx))
     restored = await _want(tx, database_id, "wanted = 'present', undo_until = NULL", "wanted = 'deleted'")
     if not restored:
         await get(tx, database_id)
         raise NotDeleted
+    await _check_room(tx, await _limits(tx), beside=database_id)
     await tx.unschedule(PURGE, database_id)
     await logins.make_for_database(tx, restored)
     return await get(tx, database_id)
@@ -224,8 +224,9 @@ async def _say(tx: Tx, changed: list[HeldDatabase]) -> None:
 KIND = Kind("database", "databases", HeldDatabase, _say, removed="(wanted = 'gone')", as_wanted="(wanted = 'deleted') = ($3 = 'deleted')")
 
 
-async def _check_room(tx: Tx, limits: Limits) -> None:
-    if await tx.value("SELECT count(*) FROM databases WHERE wanted = 'present'") >= limits.databases:
+async def _check_room(tx: Tx, limits: Limits, beside: UUID | None = None) -> None:
+    """For one more database, ``beside`` being that one if it is there already."""
+    if await tx.value("SELECT count(*) FROM databases WHERE wanted = 'present' AND id IS DISTINCT FROM $1", beside) >= limits.databases:
         raise DatabaseLimit
 
 

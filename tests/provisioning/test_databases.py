@@ -75,6 +75,8 @@ def test_the_plan_bounds_how_many_there_are_and_a_name_is_there_once(home: Home)
         finished(owner, made.json()["flow_id"])
         home.becomes("ready", made.json()["id"])
     assert owner.post("provisioning", path, {"name": "fourth"}).json()["type"] == "/problems/database-limit"
+    not_deleted = owner.post("provisioning", f"{path}/{home.id}/undelete")
+    assert (not_deleted.status_code, not_deleted.json()["type"]) == (409, "/problems/not-deleted"), "whatever room the plan has"
     assert [d["name"] for d in owner.get("provisioning", path).json()["items"]] == ["main", "second", "third-one_3"]
 
 
@@ -107,6 +109,17 @@ def test_a_change_of_what_was_not_seen_is_refused(home: Home) -> None:
     assert home.owner.patch("provisioning", home.path, {"connection_limit": 8}, headers={"If-Match": seen}).status_code == 412
     assert home.owner.delete("provisioning", home.path, headers={"If-Match": seen}).status_code == 412
     assert home.database()["limits"] == {"connections": 7}
+
+
+def test_a_database_is_restored_only_where_the_plan_has_room(home: Home) -> None:
+    owner, path = home.verified(), f"/orgs/{home.org_id}/databases"
+    assert owner.delete("provisioning", home.path).status_code == 202
+    for name in ("second", "third", "fourth"):
+        assert owner.post("provisioning", path, {"name": name}).status_code == 202
+    refused = owner.post("provisioning", f"{home.path}/undelete")
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/database-limit")
+    assert owner.delete("provisioning", f"{path}/{owner.get('provisioning', path).json()['items'][1]['id']}").status_code == 202
+    assert owner.post("provisioning", f"{home.path}/undelete").status_code == 202
 
 
 def test_a_deleted_database_refuses_and_comes_back_with_its_data(home: Home) -> None:
