@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 
 from shared.errors import Refused
+from shared.http.callers import Anyone
 from shared.signing import is_signed, signature
 from shared.tx import Tx
 
@@ -17,7 +18,7 @@ _CURSOR = "cursor"
 
 
 class BadCursor(Refused):
-    """The cursor was not made by this list. Start again without it."""
+    """The cursor was not made by this list for you. Start again without it."""
 
     status = 422
 
@@ -32,9 +33,11 @@ class Page(BaseModel, Generic[T]):
 class PageQuery:
     """``?limit=`` (default 50, at most 200) and ``?cursor=``."""
 
-    def __init__(self, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: str | None = None) -> None:
+    def __init__(self, request: Request, caller: Anyone, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: str | None = None) -> None:
         self.limit = limit
-        self.after = _opened(cursor) if cursor else None
+        self.list = f"{request.app.title} {request.url.path} of {caller.user_id}"
+        """What a cursor belongs to. The path names the organization; what else a list shows depends on who asks."""
+        self.after = _opened(self.list, cursor) if cursor else None
 
 
 Paged = Annotated[PageQuery, Depends(PageQuery)]
@@ -51,18 +54,19 @@ async def page(tx: Tx, model: type[T], query: PageQuery, sql: str, *args: Any, n
     )  # fmt: skip
     more = len(rows) > query.limit
     rows = rows[: query.limit]
-    return Page[model](items=[model.model_validate(dict(r)) for r in rows], next=_sealed(rows[-1]["created_at"], rows[-1]["id"]) if more else None)  # type: ignore[valid-type]
+    following = _sealed(query.list, rows[-1]["created_at"], rows[-1]["id"]) if more else None
+    return Page[model](items=[model.model_validate(dict(r)) for r in rows], next=following)  # type: ignore[valid-type]
 
 
-def _sealed(at: datetime, id: UUID) -> str:
+def _sealed(of: str, at: datetime, id: UUID) -> str:
     text = f"{at.isoformat()}|{id}"
-    return base64.urlsafe_b64encode(f"{text}|{signature(_CURSOR, text)}".encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(f"{text}|{signature(_CURSOR, f'{of}|{text}')}".encode()).decode().rstrip("=")
 
 
-def _opened(cursor: str) -> tuple[datetime, UUID]:
+def _opened(of: str, cursor: str) -> tuple[datetime, UUID]:
     try:
         text, _, signed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().rpartition("|")
-        if not is_signed(_CURSOR, text, signed):
+        if not is_signed(_CURSOR, f"{of}|{text}", signed):
             raise BadCursor
         at, _, id = text.partition("|")
         return datetime.fromisoformat(at), UUID(id)

@@ -136,6 +136,18 @@ def test_a_list_read_in_pages_has_everything_once(ann: Customer) -> None:
     assert len(seen) == len(set(seen))
 
 
+def test_a_cursor_is_good_for_the_list_and_the_caller_that_it_was_made_for(mesh: TestMesh, ann: Customer) -> None:
+    for name in ("one", "another"):
+        assert ann.post("user", "/me/api-keys", {"name": name, "scopes": ["read"]}).status_code == 201
+    cursor = ann.get("user", "/me/api-keys?limit=1").json()["next"]
+    assert ann.get("user", f"/me/api-keys?cursor={cursor}").status_code == 200
+    for service, path in (("user", "/sessions"), ("org", "/orgs"), ("provisioning", f"/orgs/{ann.org_id}/databases")):
+        refused = ann.get(service, f"{path}?cursor={cursor}")
+        assert _is_problem(refused, 422)
+        assert refused.json()["type"] == "/problems/bad-cursor"
+    assert _is_problem(mesh.sign_up(organization=None).get("user", f"/me/api-keys?cursor={cursor}"), 422)
+
+
 def test_a_call_that_starts_a_flow_names_it_and_where_to_look(ann: Customer) -> None:
     started = ann.post("org", "/orgs", {"name": "Another"})
     assert started.status_code == 202
