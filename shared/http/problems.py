@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared.errors import Refused
 from shared.log import about, log
@@ -28,6 +29,7 @@ _MESSAGES = {
     500: ("internal", "Something went wrong on our side and nothing was changed. Try again; if it stays, report the request_id."),
 }
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.?!]) (?=[A-Z])")
 
@@ -73,10 +75,17 @@ def _where_and_what(error: dict[str, Any]) -> tuple[str, str, str]:
     return str(place), "" if unread else _pointer(location), what
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - FastAPI calls it for this kind only
-    detail = error.detail if isinstance(error.detail, str) and error.status_code not in (404, 405) else ""
+    if error.status_code == 405:
+        return standard(405, headers={"Allow": ", ".join(_answered(request))})
+    detail = error.detail if isinstance(error.detail, str) and error.status_code != 404 else ""
     return standard(error.status_code, detail, error.headers)
+
+
+def _answered(request: Request) -> list[str]:
+    """The methods that the doors at this address answer. A route knows its own alone."""
+    return [m for m in _METHODS if any(route.matches({**request.scope, "method": m})[0] is Match.FULL for route in request.app.routes)]
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

@@ -102,7 +102,18 @@ def test_a_body_that_is_no_json_too_large_or_of_another_kind_is_refused(ann: Cus
 @EVERY_SERVICE
 def test_an_address_that_is_none_is_a_problem_too(mesh: TestMesh, service: str) -> None:
     assert _is_problem(mesh.anyone.get(service, "/nowhere"), 404)
-    assert _is_problem(mesh.anyone.delete(service, "/healthz"), 405)
+    refused = mesh.anyone.delete(service, "/healthz")
+    assert _is_problem(refused, 405)
+    assert refused.headers["Allow"] == "GET"
+
+
+@EVERY_SERVICE
+def test_a_method_that_an_address_does_not_know_is_told_which_it_knows(mesh: TestMesh, service: str) -> None:
+    own = [o for o in OPERATIONS if o.service == service]
+    for door in own:
+        refused = mesh.anyone.call("PUT", service, door.at(), {})
+        assert _is_problem(refused, 405)
+        assert {*refused.headers["Allow"].split(", ")} >= {o.method for o in own if o.path == door.path}, door.path
 
 
 @EVERY_SERVICE
