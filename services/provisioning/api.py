@@ -1,5 +1,6 @@
 """The provisioning service's doors."""
 
+from datetime import datetime
 from typing import Annotated, Self
 from urllib.parse import quote
 from uuid import UUID
@@ -37,7 +38,7 @@ class DatabaseLimits(View):
 class DatabaseView(View):
     """``host`` and ``port`` are null until the organization has a data plane; ``dbname`` is the name to connect with, which follows from the id.
 
-    ``error`` says why the state is ``failed``.
+    ``undelete_until`` says of a deleted one until when it can be restored. ``error`` says why the state is ``failed``.
     """
 
     id: UUID
@@ -48,11 +49,12 @@ class DatabaseView(View):
     dbname: str
     limits: DatabaseLimits
     data_plane: str | None
+    undelete_until: datetime | None
     error: str | None
 
     @classmethod
     def showing(cls, database: databases.Shown) -> Self:
-        return cls.model_validate(database.model_dump() | {"limits": {"connections": database.connection_limit}})
+        return cls.model_validate(database.model_dump() | {"limits": {"connections": database.connection_limit}, "undelete_until": database.undo_until})
 
 
 class StartedDatabase(DatabaseView, Flowing):
@@ -97,7 +99,7 @@ async def change(org_id: UUID, database_id: UUID, body: ChangeBody, caller: OrgA
 
 @router.delete("/orgs/{org_id}/databases/{database_id}", status_code=202)
 async def delete(org_id: UUID, database_id: UUID, caller: OrgAdmin, tx: TenantTx, if_match: IfMatch) -> StartedDatabase:
-    """Closes the database at once. Its data is dropped after 24 hours, until when it can be restored."""
+    """Closes the database at once. Its data is dropped after 24 hours, at `undelete_until`; until then it can be restored."""
     if_match.check(DatabaseView.showing(await databases.get(tx, database_id)))
     return StartedDatabase.of(tx, await databases.delete(tx, database_id))
 

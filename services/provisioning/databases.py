@@ -34,11 +34,11 @@ class ConnectionLimit(Refused):
 
 
 class DatabaseDeleted(Refused):
-    """The database is deleted. Restore it first, if its time for that has not ended."""
+    """The database is deleted. Restore it first, at POST /orgs/{org_id}/databases/{database_id}/undelete; it says until when that can be done."""
 
 
 class NotDeleted(Refused):
-    """The database is not deleted, or its data is dropped. Only what is deleted can be restored, and only until its data is dropped."""
+    """The database is not deleted, or its data is dropped. Only what is deleted can be restored, and only until the time that it says as undelete_until."""
 
 
 class PlanNotKnown(Refused):
@@ -188,7 +188,7 @@ async def undelete(tx: Tx, database_id: UUID) -> Shown:
 
 async def purge(tx: Tx, database_id: UUID) -> None:
     """The time to undo has ended: the data is dropped, and every login with it."""
-    if await _want(tx, database_id, "wanted = 'gone'", "wanted = 'deleted'"):
+    if await _want(tx, database_id, "wanted = 'gone', undo_until = NULL", "wanted = 'deleted'"):
         await logins.remove_of_database(tx, database_id)
 
 

@@ -1,6 +1,7 @@
 """Databases through their doors, and as their users meet them."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -125,16 +126,21 @@ def test_a_database_is_restored_only_where_the_plan_has_room(home: Home) -> None
 def test_a_deleted_database_refuses_and_comes_back_with_its_data(home: Home) -> None:
     dsn = home.dsn()
     execute(dsn, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (3)", "SELECT 1")
+    assert home.database()["undelete_until"] is None
     assert home.owner.delete("provisioning", home.path).json()["state"] == "deleting"
-    home.becomes("deleted")
+    until = datetime.fromisoformat(home.becomes("deleted")["undelete_until"])
+    assert timedelta(hours=23, minutes=55) < until - datetime.now(UTC) <= timedelta(hours=24)
     assert not may_log_in(dsn)
     assert home.owner.delete("provisioning", home.path).status_code == 409
     assert home.owner.patch("provisioning", home.path, {"connection_limit": 3}).status_code == 409
-    assert home.owner.post("provisioning", f"{home.path}/credentials").status_code == 409
+    refused = home.owner.post("provisioning", f"{home.path}/credentials")
+    assert refused.status_code == 409
+    assert "/undelete" in refused.json()["detail"]
     restored = home.owner.post("provisioning", f"{home.path}/undelete")
     assert restored.status_code == 202, restored.text
     finished(home.owner, restored.json()["flow_id"])
     assert execute(dsn, "SELECT n FROM kept") == 3
+    assert home.database()["undelete_until"] is None
     assert home.owner.post("provisioning", f"{home.path}/undelete").status_code == 409
 
 
@@ -145,7 +151,7 @@ def test_a_deleted_databases_data_is_dropped_when_its_time_is_over(home: Home) -
     home.advance(days=0.9)
     assert home.database()["state"] == "deleted"
     home.advance(days=0.2)
-    home.becomes("gone")
+    assert home.becomes("gone")["undelete_until"] is None
     finished(home.owner, started.json()["flow_id"])
     assert home.owner.get("provisioning", f"/orgs/{home.org_id}/databases").json()["items"] == []
     assert home.owner.post("provisioning", f"{home.path}/undelete").status_code == 409
