@@ -22,7 +22,7 @@ class AlreadyInvited(Refused):
 
 
 class InvitationClosed(Refused):
-    """The invitation was accepted, withdrawn, or has expired. Ask for a new one."""
+    """The invitation was accepted, withdrawn, or has expired. Who accepted it is a member already, see GET /orgs; anybody else asks an admin for a new one."""
 
 
 class Listed(BaseModel):

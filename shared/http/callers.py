@@ -212,7 +212,7 @@ async def verified_person(request: Request, caller: Annotated[Caller, Depends(pe
 
 async def operator(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
     if caller.kind != "operator":
-        raise Forbidden("It is for operators, who send the operator token.")
+        raise Forbidden("This door is for operators, who send the operator token.")
     return caller
 
 
@@ -246,7 +246,7 @@ async def _allowed(tx: Tx, caller: Caller, least: str | None, *, or_operator: bo
     if role is None:
         raise NotFound
     if least and ROLES.index(role) < ROLES.index(least):
-        raise Forbidden(f"It needs the role {least}; yours is {role}: an owner of the organization can do it or change your role.")
+        raise Forbidden(f"This door needs the role {least}; yours is {role}: an owner of the organization can do it or change your role.")
     state = await tx.value("SELECT state FROM organizations WHERE org_id = (SELECT tenant())")
     if state in (None, "deleted"):
         raise NotFound

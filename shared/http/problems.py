@@ -16,7 +16,7 @@ from shared.log import about, log
 from shared.tx import DatabaseAway
 
 _MESSAGES = {
-    400: ("bad-request", "The request cannot be read. Check its syntax."),
+    400: ("bad-request", "The body cannot be read. Send JSON in UTF-8, whose lists and objects are not nested hundreds of levels deep."),
     401: ("unauthenticated", "No valid identity came with the request. Sign in, or send an API key as Authorization: Bearer."),
     403: ("forbidden", "You are not allowed to do this. Ask somebody who may."),
     404: ("not-found", "There is nothing here that you may see. Check the address and the id."),
@@ -55,7 +55,13 @@ def _pointer(location: Sequence[Any]) -> str:
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)  # noqa: S101 - FastAPI calls it for this kind only
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-    return problem(error.status, error.code(), error.message(), str(error), headers)
+    return problem(error.status, error.code(), error.message(), _why_and_what_next(error), headers)
+
+
+def _why_and_what_next(error: Refused) -> str:
+    """The title says what is wrong. Where nothing is said of this one time, the whole message."""
+    _, *what_next = _SENTENCE_ENDS.split(error.message(), maxsplit=1)
+    return " ".join([error.detail, *what_next]) if error.detail else error.message()
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -65,22 +71,25 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return standard(422, " ".join(f"{where or f'The {place}'}: {what}." for place, where, what in said), errors=errors)
 
 
-_IN_OUR_WORDS = {"extra_forbidden": "there is no such field", "missing": "it is missing"}
+_IN_OUR_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "missing": "it is missing",
+    "model_attributes_type": "it must be a JSON object",
+    "uuid_parsing": "it is no UUID",
+}
 
 
 def _where_and_what(error: dict[str, Any]) -> tuple[str, str, str]:
     place, *location = error["loc"]
     unread = error["type"] == "json_invalid"
-    what = f"it is no JSON: {error['ctx']['error']}" if unread else _IN_OUR_WORDS.get(error["type"], error["msg"]).rstrip(".")
+    what = f"it is no JSON: {error['ctx']['error']}" if unread else _IN_OUR_WORDS.get(error["type"], error["msg"]).removeprefix("Value error, ").rstrip(".")
     return str(place), "" if unread else _pointer(location), what
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - FastAPI calls it for this kind only
-    if error.status_code == 405:
-        return standard(405, headers={"Allow": ", ".join(_answered(request))})
-    detail = error.detail if isinstance(error.detail, str) and error.status_code != 404 else ""
-    return standard(error.status_code, detail, error.headers)
+    headers = {"Allow": ", ".join(_answered(request))} if error.status_code == 405 else error.headers
+    return standard(error.status_code, headers=headers)
 
 
 def _answered(request: Request) -> list[str]:

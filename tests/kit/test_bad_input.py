@@ -60,6 +60,36 @@ def test_a_body_over_one_megabyte_is_refused(customer: Customer) -> None:
     is_problem(HTTP.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"}), 413, "too-large")
 
 
+def test_a_body_of_untold_length_over_one_megabyte_is_refused_in_the_same_words(customer: Customer) -> None:
+    url = customer.urls["org"] + f"/orgs/{customer.org_id}"
+    answer = HTTP.patch(url, content=iter([b'{"name": "', b"x" * 1_100_000, b'"}']), headers=customer.headers | {"Content-Type": "application/json"})
+    is_problem(answer, 413, "too-large")
+    assert "Send less" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"name": "caf\xe9"}'], ids=["too deep", "not UTF-8"])
+def test_a_body_that_cannot_be_read_says_what_can(customer: Customer, body: bytes) -> None:
+    url = customer.urls["org"] + f"/orgs/{customer.org_id}"
+    answer = HTTP.patch(url, content=body, headers=customer.headers | {"Content-Type": "application/json"})
+    is_problem(answer, 400, "bad-request")
+    assert "JSON in UTF-8" in answer.json()["detail"]
+
+
+def test_what_is_wrong_with_a_field_is_said_in_plain_words(customer: Customer) -> None:
+    path = f"/orgs/{customer.org_id}"
+    for body, said in (({"name": "a\x00b"}, "/name: must not hold the character U+0000."), (["x"], "The body: it must be a JSON object.")):
+        assert customer.patch("org", path, body).json()["detail"] == said
+    assert customer.get("org", "/orgs/not-an-id").json()["detail"] == "/org_id: it is no UUID."
+
+
+def test_a_refusal_says_why_and_what_next_and_does_not_repeat_its_title(customer: Customer) -> None:
+    refused = customer.post("org", f"/orgs/{customer.org_id}/clock", {"advance_seconds": 1})
+    is_problem(refused, 403, "forbidden")
+    said = refused.json()
+    assert said["title"] not in said["detail"]
+    assert said["detail"] == "This door is for operators, who send the operator token. Ask somebody who may."
+
+
 def test_headers_over_64_kilobytes_are_refused_unread(customer: Customer) -> None:
     is_problem(customer.get("org", "/orgs", headers={"Mesh-Position": f"org/org:{uuid.uuid4()}/1.1," * 1500}), 431, "headers-too-large")
 

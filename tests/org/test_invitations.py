@@ -53,6 +53,7 @@ def test_a_member_is_not_invited_again_and_accepts_once(mesh: TestMesh, owner: C
     assert accepted["state"] == "accepted"
     again = bob.post("org", f"/invitations/{accepted['id']}/accept")
     assert (again.status_code, again.json()["type"]) == (409, "/problems/invitation-closed")
+    assert "is a member already" in again.json()["detail"]
     refused = owner.post("org", f"/orgs/{owner.org_id}/invitations", {"email": bob.email})
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/already-member")
     seen = bob.get("org", f"/orgs/{owner.org_id}/members").json()["items"]
