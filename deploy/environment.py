@@ -89,7 +89,7 @@ class Environment:
     def _of_one_service(self, service: str) -> dict[str, str]:
         if service == "notification":
             port = str(self.plan.ports["smtp"])
-            return {"SMTP_HOST": self.plan.host("smtp"), "SMTP_PORT": port}
+            return {"SMTP_HOST": self.plan.host("smtp"), "SMTP_PORT": port, "PROVISIONING_URL": self._public("provisioning")}
         if service == "billing":
             return {"STRIPE_API_KEY": self.stripe_key, "STRIPE_API_BASE": self.url("stripe")}
         if service == "console":

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     )
     user_url: str = Field(default="http://127.0.0.1:8401", description="Where people reach the user service: on the console's pages behind those links")
     org_url: str = Field(default="http://127.0.0.1:8402", description="Where people reach the org service, on the same pages")
+    provisioning_url: str = Field(default="http://127.0.0.1:8405", description="Where people reach the provisioning service: in the mail that welcomes them")
     cors_origins: list[str] = Field(default=[], description="Origins that browsers may call from; none by default")
     operator_token_hash: str = Field(default="", description="SHA-256 of the operator token, hex; empty: no operator")
     signing_secret: SecretStr = Field(default=SecretStr(""), description="Signs list cursors and refresh tokens; the same for every replica")

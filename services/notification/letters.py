@@ -26,7 +26,7 @@ class Letter:
 
 @cache
 def _templates() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
@@ -34,6 +34,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["provisioning_url"] = settings().provisioning_url
+    return environment
 
 
 def _on_one_line(value: Any) -> Any:

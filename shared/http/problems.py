@@ -19,7 +19,7 @@ _MESSAGES = {
     400: ("bad-request", "The body cannot be read. Send JSON in UTF-8, whose lists and objects are not nested hundreds of levels deep."),
     401: ("unauthenticated", "No valid identity came with the request. Sign in, or send an API key as Authorization: Bearer."),
     403: ("forbidden", "You are not allowed to do this. Ask somebody who may."),
-    404: ("not-found", "There is nothing here that you may see. Check the address and the id."),
+    404: ("not-found", "There is nothing here that you may see. Check the address and the id; /docs lists the addresses."),
     405: ("method-not-allowed", "This address does not know this method. See /docs."),
     413: ("too-large", "The body is larger than 1 MB. Send less."),
     415: ("unsupported-media-type", "The body is of another type than this address reads. Send Content-Type: application/json."),

@@ -272,6 +272,7 @@ def test_other_origins_and_frames_are_kept_out(mesh: TestMesh, service: str) -> 
 def test_the_pages_for_readers_need_no_other_server(mesh: TestMesh, service: str) -> None:
     page = mesh.anyone.get(service, "/docs")
     assert page.status_code == 200
+    assert mesh.anyone.get(service, "/").headers["Location"] == "/docs"
     linked = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
     assert linked
     for link in linked:

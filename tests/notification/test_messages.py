@@ -153,7 +153,9 @@ def test_the_owner_is_welcomed_when_the_first_database_is_ready_and_not_again(me
     database = ready_database(customer)
     mail = eventually(lambda: mesh.mails(customer.email, "is ready"))[0]
     assert mail["subject"] == f"Your database {database['name']} is ready"
-    assert f"/orgs/{customer.org_id}/databases/{database['id']}/credentials" in mail["text"]
+    door = f"{mesh.urls['provisioning']}/orgs/{customer.org_id}/databases/{database['id']}/credentials"
+    assert f"POST {door}" in mail["text"]
+    assert f"POST {door}" in mail["html"]
     verify(mesh, customer)
     make_a_database(customer, customer.org_id, "second")
     eventually(lambda: caught_up(mesh, "provisioning", f"org:{customer.org_id}"))
