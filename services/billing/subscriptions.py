@@ -1,10 +1,11 @@
-"""Subscriptions: each organization has one, free, and begins it with a trial of a paid plan's limits."""
+"""Subscriptions: each organization has one, free until an operator changes it, and begins it with a trial of a paid plan's limits."""
 
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from schemas.billing import Subscription
+from shared.errors import Refused
 from shared.tx import Tx
 
 TRIAL_ENDS = "trial_ends"
@@ -12,6 +13,12 @@ STRIPE_CUSTOMER = "stripe_customer"
 STRIPE_NAME = "stripe_name"
 
 _PLAN, _TRIAL_OF, _TRIAL_DAYS = "free", "team", 14
+
+
+class NoSuchPlan(Refused):
+    """There is no plan of this id. Take one of those that GET /plans lists."""
+
+    status = 422
 
 
 class NameToTell(BaseModel):
@@ -35,6 +42,21 @@ async def start(tx: Tx, org_id: UUID, name: str) -> None:
 
 async def get(tx: Tx, org_id: UUID) -> Subscription:
     return await tx.one(Subscription, "SELECT * FROM subscriptions WHERE org_id = $1", org_id)
+
+
+async def change_plan(tx: Tx, org_id: UUID, plan: str) -> Subscription:
+    """The plan and its limits are in force from now on, and a trial ends. Raises :class:`NoSuchPlan`, :class:`shared.errors.NotFound`."""
+    changed = await tx.maybe(
+        Subscription,
+        "UPDATE subscriptions s SET plan = p.id, state = 'active', limits = p.limits, trial_ends_at = least(s.trial_ends_at, mesh_now()) "
+        "FROM plans p WHERE s.org_id = $1 AND p.id = $2 RETURNING s.*",
+        org_id, plan,
+    )  # fmt: skip
+    if changed is None:
+        await get(tx, org_id)
+        raise NoSuchPlan
+    await tx.unschedule(TRIAL_ENDS, org_id)
+    return changed
 
 
 async def end_trial(tx: Tx, org_id: UUID) -> None:

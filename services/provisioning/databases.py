@@ -26,11 +26,11 @@ class DatabaseNameTaken(Refused):
 
 
 class DatabaseLimit(Refused):
-    """The plan has no room for another database. Delete a database, or ask support for another plan."""
+    """The plan has no room for another database. Delete a database, or ask support for a larger plan; GET /plans of billing lists them."""
 
 
 class ConnectionLimit(Refused):
-    """The plan does not allow so many connections to a database. Take a smaller number, or ask support for another plan."""
+    """The plan does not allow so many connections to a database. Take a smaller number, or ask support for a larger plan; GET /plans of billing lists them."""
 
 
 class DatabaseDeleted(Refused):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.billing.conftest import Billing
+from tests.flows.people import ready_database
 from tests.mesh import Customer, TestMesh, eventually
 
 FREE = {"databases": 1, "members": 3, "connections": 5}
@@ -71,6 +72,25 @@ def test_an_organization_made_while_billing_is_away_gets_its_subscription_once(m
         org_id = customer.org_id
     assert subscription(customer)["state"] == "trialing"
     eventually(lambda: billing.customer_states(org_id) == ["requested", "ready"], what="one subscription, one customer")
+
+
+def test_an_operator_changes_the_plan_and_its_limits_are_in_force_everywhere(customer: Customer, mesh: TestMesh) -> None:
+    subscription(customer)
+    path, database = f"/orgs/{customer.org_id}/subscription", f"/orgs/{customer.org_id}/databases/{ready_database(customer)['id']}"
+    refused = customer.post("billing", path, {"plan": "scale"})
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/forbidden")
+    assert mesh.operator.post("billing", path, {"plan": "none of ours"}).json()["type"] == "/problems/no-such-plan"
+    changed = mesh.operator.post("billing", path, {"plan": "scale"})
+    assert changed.status_code == 200, changed.text
+    assert (changed.json()["plan"], changed.json()["state"], changed.json()["limits"]) == ("scale", "active", SCALE)
+    assert datetime.fromisoformat(changed.json()["trial_ends_at"]) <= datetime.now(UTC), "the trial has ended"
+    many = {"connection_limit": 50}
+    after = {"Mesh-Position": changed.headers["Mesh-Position"]}
+    assert customer.patch("provisioning", database, many, headers=after).status_code == 202
+    later = {"Mesh-Position": advance(mesh, customer, days=15).headers["Mesh-Position"]}
+    assert customer.get("billing", path, headers=later).json()["limits"] == SCALE, "when the trial would have ended"
+    assert mesh.operator.post("billing", path, {"plan": "free"}).json()["limits"] == FREE
+    eventually(lambda: customer.get("provisioning", database).json()["limits"]["connections"] == FREE["connections"], what="the lower limit")
 
 
 def test_only_members_see_the_subscription(customer: Customer, mesh: TestMesh) -> None:

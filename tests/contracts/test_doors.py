@@ -39,6 +39,7 @@ DOORS = (
     "org DELETE /orgs/{}/members/{} 202",
     "billing GET /plans 200",
     "billing GET /orgs/{}/subscription 200",
+    "billing POST /orgs/{}/subscription 200",
     "notification GET /me/messages 200",
     "notification POST /me/messages/{}/read 204",
     "notification GET /orgs/{}/messages 200",

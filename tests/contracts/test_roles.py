@@ -25,7 +25,7 @@ LEAST = {
     "console GET /orgs/{org_id}/audit": "admin",
 }
 """The least role a door lets in, where that is more than any member."""
-FOR_OPERATORS = ("org POST /orgs/{org_id}/clock",)
+FOR_OPERATORS = ("org POST /orgs/{org_id}/clock", "billing POST /orgs/{org_id}/subscription")
 OF_AN_ORGANIZATION = [o for o in OPERATIONS if "{org_id}" in o.path and str(o) not in FOR_OPERATORS]
 
 

@@ -55,6 +55,10 @@ def _clock(t: Tenant) -> Target:
     return Target(t.mesh.operator, {"org_id": _new_organization(t)}, {"advance_seconds": 1})
 
 
+def _on_a_plan(t: Tenant) -> Target:
+    return Target(t.mesh.operator, {"org_id": t.org_id}, {"plan": "team"})
+
+
 def _open_invitation(t: Tenant) -> Target:
     org_id = _new_organization(t)
     return Target(t.owner, {"org_id": org_id, "invitation_id": invite(t.mesh, t.owner, org_id, "somebody@example.com")})
@@ -156,6 +160,7 @@ TARGETS: dict[str, Callable[[Tenant], Target]] = {
     "org POST /invitations/{invitation_id}/accept": _own_invitation,
     "org PATCH /orgs/{org_id}/members/{user_id}": _member(role="admin"),
     "org DELETE /orgs/{org_id}/members/{user_id}": _member(),
+    "billing POST /orgs/{org_id}/subscription": _on_a_plan,
     "notification POST /me/messages/{message_id}/read": _message,
     "provisioning POST /orgs/{org_id}/databases": lambda t: Target(t.owner, {"org_id": t.org_id}, {"name": "third"}),
     "provisioning GET /orgs/{org_id}/databases/{database_id}": _database("owner"),
