@@ -10,6 +10,7 @@ import secrets
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -204,7 +205,10 @@ async def operator(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
 
 
 def access(least: str | None, *, or_operator: bool = False) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that lets in members of ``org_id`` with at least this role. ``None`` lets in anyone who is a member."""
+    """A dependency that lets in members of ``org_id`` with at least this role. ``None`` lets in anyone who is a member.
+
+    A writing request then locks the organization's stream and is asked again: what it answers holds until the transaction ends.
+    """
 
     async def check(request: Request, org_id: UUID, caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
         unit = Unit.of(request)
@@ -212,12 +216,12 @@ def access(least: str | None, *, or_operator: bool = False) -> Callable[..., Awa
         tx.act_as(org_id, caller.user_id, tx.context, None)
         about.set(about.get() | {"org_id": str(org_id)})
         while_suspended = bool((getattr(request.scope.get("route"), "openapi_extra", None) or {}).get("x-while-suspended"))
-
-        async def allowed(tx: Tx) -> Caller:
-            return await _allowed(tx, caller, least, or_operator=or_operator, writes=unit.writes and not while_suspended)
-
-        unit.recheck = allowed
-        return await allowed(tx)
+        ask = partial(_allowed, tx, caller, least, or_operator=or_operator, writes=unit.writes and not while_suspended)
+        found = await ask()
+        if unit.writes:
+            await tx.enter(f"org:{org_id}", org=org_id, user=tx.user_id)
+            found = await ask()
+        return found
 
     return check
 
@@ -252,14 +256,10 @@ OwnerOrOperator = Annotated[Caller, Depends(access("owner", or_operator=True))]
 
 
 async def tenant_tx(request: Request, org_id: UUID) -> Tx:
-    """The transaction as the organization in the path. A writing one locks its stream, then checks the access again."""
-    unit = Unit.of(request)
-    tx = await unit.tx()
-    if unit.recheck is None:
+    """The transaction as the organization in the path, whose stream a writing one has locked."""
+    tx = await Unit.of(request).tx()
+    if tx.org_id != org_id:
         raise RuntimeError("a door with TenantTx names who may enter: add a Member, OrgAdmin or OwnerOrOperator parameter before it")
-    if unit.writes:
-        await tx.enter(f"org:{org_id}", org=org_id, user=tx.user_id)
-        await unit.recheck(tx)
     return tx
 
 

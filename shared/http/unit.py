@@ -72,7 +72,6 @@ class Unit:
         self.writes = request.method in WRITES
         self.flow_id = new_flow_id() if self.writes else None
         self.traceparent = current_traceparent() or well_formed(request.headers.get("traceparent"))
-        self.recheck: Callable[[Tx], Awaitable[Any]] | None = None
         self.known = False
         """Who calls is known: a door that wants an identity has found one."""
         self._tx: Tx | None = None
