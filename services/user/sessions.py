@@ -68,6 +68,7 @@ class Session(BaseModel):
 
 async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
     """Opens a session. Raises :class:`WrongPassword`, or :class:`TooManyFailures` after repeated failures."""
+    await _wait_for_others(tx, email)
     await _check_failures(tx, email)
     user_id = await addresses.find(tx, email)
     if user_id:
@@ -84,6 +85,11 @@ async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
         session_id, user_id, _hash(refresh_token), user_agent[:200], timedelta(days=settings().refresh_token_days),
     )  # fmt: skip
     return await _tokens(tx, user_id, session_id, refresh_token)
+
+
+async def _wait_for_others(tx: Tx, email: str) -> None:
+    """Of those who sign in with an address at once, each sees the failures of those before: also where nobody has it, which would else be told apart."""
+    await tx.run("SELECT pg_advisory_xact_lock(hashtextextended('sign in ' || $1, 0))", email)
 
 
 async def _check_failures(tx: Tx, email: str) -> None:
