@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -272,18 +273,40 @@ async def person_tx(request: Request, caller: Person) -> Tx:
     return tx
 
 
-async def open_tx(request: Request) -> Tx:
-    """A transaction whose tenant is not known at the door: the rule enters the streams it writes."""
-    unit = Unit.of(request)
-    if not unit.known:
+class Late:
+    """The transaction of a door with slow work to do first, such as a password's hash: no connection is held meanwhile."""
+
+    def __init__(self, request: Request) -> None:
+        self._unit, self._address = Unit.of(request), request.client.host if request.client else ""
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Tx]:
+        """The transaction begun to look something up, and ended before the slow work."""
+        yield await self.begin()
+        await self._unit.release()
+
+    async def begin(self) -> Tx:
+        """Answers from memory, or begins the transaction."""
+        await self._unit.claim(f"anonymous:{self._address}")
+        return await self._unit.tx()
+
+
+async def late_tx(request: Request) -> Late:
+    """As :func:`open_tx`, begun when the rule says so."""
+    if not Unit.of(request).known:
         limits.count_nobody(request)
-    await unit.claim(f"anonymous:{request.client.host if request.client else ''}")
-    return await unit.tx()
+    return Late(request)
+
+
+async def open_tx(late: Annotated[Late, Depends(late_tx)]) -> Tx:
+    """A transaction whose tenant is not known at the door: the rule enters the streams it writes."""
+    return await late.begin()
 
 
 TenantTx = Annotated[Tx, Depends(tenant_tx)]
 PersonTx = Annotated[Tx, Depends(person_tx)]
 OpenTx = Annotated[Tx, Depends(open_tx)]
+LateTx = Annotated[Late, Depends(late_tx)]
 
 
 class Precondition:

@@ -146,9 +146,9 @@ class Unit:
             )  # fmt: skip
 
     async def release(self) -> None:
-        """Ends a reading request's transaction before its handler ends: a handler that waits holds no connection."""
+        """Ends the transaction before its handler ends: a handler that waits or computes holds no connection. The next claims its key anew."""
         await self._stack.aclose()
-        self._tx = None
+        self._tx = self._claimed = None
 
     async def end_with(self, error: BaseException) -> None:
         """Ends a request that failed: takes everything back, unless the refusal itself is to be remembered."""
