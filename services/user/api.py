@@ -98,9 +98,8 @@ async def list_sessions(caller: Person, tx: PersonTx, query: Paged) -> Page[sess
 
 @router.delete("/sessions/current", status_code=204)
 async def sign_out(caller: Person, tx: PersonTx) -> None:
-    """Ends the session that this access token belongs to."""
-    if caller.kind == "session" and caller.id:
-        await sessions.end(tx, caller.id)
+    """Ends the session that this access token belongs to. An API key, which belongs to none, is refused."""
+    await sessions.sign_out(tx, caller)
 
 
 @router.delete("/sessions/{session_id}", status_code=204)

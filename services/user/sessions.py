@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from services.user import addresses, passwords
 from shared.errors import NotFound, Refused
-from shared.http.callers import ISSUER, LEEWAY, Late
+from shared.http.callers import ISSUER, LEEWAY, Caller, Late
 from shared.settings import settings
 from shared.signing import is_signed, signature
 from shared.tx import Tx
@@ -38,6 +38,12 @@ class TooManyFailures(Refused):
     def __init__(self, wait: timedelta) -> None:
         super().__init__()
         self.retry_after = math.ceil(wait.total_seconds())
+
+
+class NoSession(Refused):
+    """An API key is no session and does not sign out. Revoke it at DELETE /me/api-keys/{id}, or end a session at DELETE /sessions/{id}."""
+
+    status = 403
 
 
 class RefreshRefused(Refused):
@@ -131,6 +137,13 @@ async def refresh(tx: Tx, refresh_token: str) -> Tokens:
         await _end(tx, "id = $1", session_id)
         raise RefreshRefused
     return await _tokens(tx, user_id, session_id, following)
+
+
+async def sign_out(tx: Tx, caller: Caller) -> None:
+    """Ends the session that the caller came with. Raises :class:`NoSession` for an API key."""
+    if caller.kind != "session" or caller.id is None:
+        raise NoSession
+    await end(tx, caller.id)
 
 
 async def end(tx: Tx, session_id: UUID) -> None:

@@ -74,6 +74,15 @@ def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(veri
     eventually(lambda: key.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
 
 
+def test_an_api_key_does_not_sign_out_and_is_told_what_to_do(verified: Customer, mesh: TestMesh) -> None:
+    made = verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["write"]}).json()
+    key = Door(mesh.urls, made["secret"])
+    refused = key.delete("user", "/sessions/current")
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/no-session")
+    assert "DELETE /me/api-keys/{id}" in refused.json()["detail"]
+    assert key.get("user", "/me").status_code == verified.get("user", "/me").status_code == 200
+
+
 def test_who_has_not_verified_their_address_makes_no_api_key(person: Customer) -> None:
     """A key outlives the password of whoever signed up with somebody else's address."""
     refused = person.post("user", "/me/api-keys", {"name": "ci", "scopes": ["read"]})
