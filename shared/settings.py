@@ -1,6 +1,7 @@
 """The one place where services read the environment."""
 
 from functools import cache
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
@@ -35,6 +36,10 @@ class Settings(BaseSettings):
     smtp_port: int = Field(default=25, description="Its port")
     smtp_username: str = Field(default="", description="Mail server's user; empty: none")
     smtp_password: SecretStr = Field(default=SecretStr(""), description="Its password")
+    smtp_security: Literal["", "none", "starttls", "tls"] = Field(
+        default="",
+        description="`tls`: from the first byte, mostly port 465; `starttls`: before anything is sent; `none`. Empty: `starttls` with a user, else as offered",
+    )
     mail_from: str = Field(default="SaaS Mesh <no-reply@mesh.localhost>", description="Sender of mails")
     stripe_api_key: SecretStr = Field(default=SecretStr(""), description="Secret key of the payment provider")
     stripe_api_base: str = Field(default="https://api.stripe.com", description="Its address")

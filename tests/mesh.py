@@ -3,8 +3,9 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import asyncpg
@@ -136,3 +137,20 @@ class TestMesh:
                 await connection.close()
 
         return asyncio.run(fetch())
+
+    @contextmanager
+    def nothing_is_written(self, service: str, stream: str) -> Iterator[None]:
+        """Every write of the service to the stream waits inside."""
+        with asyncio.Runner() as runner:
+            connection = runner.run(asyncpg.connect(self.status["postgres"]["url"]))
+            try:
+                runner.run(connection.execute("BEGIN"))
+                runner.run(connection.execute(f'SELECT FROM "{service}".streams WHERE stream = $1 FOR UPDATE', stream))
+                yield
+            finally:
+                runner.run(connection.close())
+
+    def waiting(self, service: str) -> int:
+        """How many transactions of the service wait for a lock."""
+        waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'"
+        return int(self.rows(waits, f"mesh-{service}")[0]["n"])

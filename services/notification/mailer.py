@@ -40,7 +40,7 @@ class Mailer:
         except aiosmtplib.SMTPResponseException as error:
             raise NotSent(_named(error)) from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise NotSent(type(error).__name__) from None
+            raise NotSent(_why(error)) from None
 
     async def _send(self, mail: EmailMessage) -> None:
         connection = await self._connection()
@@ -60,16 +60,30 @@ class Mailer:
                 connection.close()
             else:
                 return connection
-        s = settings()
-        user, password = s.smtp_username or None, s.smtp_password.get_secret_value() or None
-        fresh = aiosmtplib.SMTP(hostname=s.smtp_host, port=s.smtp_port, username=user, password=password, timeout=_PATIENCE)
+        fresh = _client()
         await fresh.connect()
         return fresh
+
+
+def _client() -> aiosmtplib.SMTP:
+    """With a password to lose, TLS is not left to the server's offer: anybody between us can take that out."""
+    s = settings()
+    user, password = s.smtp_username or None, s.smtp_password.get_secret_value() or None
+    security = s.smtp_security or ("starttls" if user else "")
+    start_tls = None if security == "" else security == "starttls"
+    return aiosmtplib.SMTP(
+        hostname=s.smtp_host, port=s.smtp_port, username=user, password=password, timeout=_PATIENCE, use_tls=security == "tls", start_tls=start_tls
+    )
 
 
 def _judged(error: aiosmtplib.SMTPResponseException) -> NotSent | RefusedForGood:
     """A 5xx answer to this recipient or this mail is final; one to our greeting, login or sender is for us to mend."""
     return RefusedForGood(_named(error)) if error.code >= 500 else NotSent(_named(error))
+
+
+def _why(error: Exception) -> str:
+    """The library's own words where the kind of error says nothing: the server has no STARTTLS, or no way to log in."""
+    return str(error) if type(error) is aiosmtplib.SMTPException else type(error).__name__
 
 
 def _named(error: aiosmtplib.SMTPResponseException) -> str:

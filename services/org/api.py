@@ -132,7 +132,10 @@ async def withdraw(org_id: UUID, invitation_id: UUID, caller: OrgAdmin, tx: Tena
 
 @router.post("/invitations/{invitation_id}/accept", status_code=202)
 async def accept(invitation_id: UUID, caller: Person, tx: OpenTx) -> StartedInvitation:
-    """Accepts an invitation to the caller's verified address. There is nothing here for anybody else, the address not yet verified included."""
+    """Accepts an invitation to the caller's verified address. There is nothing here for anybody else, the address not yet verified included.
+
+    While the plan has no room for another member the invitation stays open.
+    """
     return StartedInvitation.of(tx, await invitations.accept(tx, caller, invitation_id))
 
 

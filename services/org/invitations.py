@@ -67,7 +67,10 @@ async def expire(tx: Tx, invitation_id: UUID) -> None:
 
 
 async def accept(tx: Tx, caller: Caller, invitation_id: UUID) -> Invitation:
-    """Makes the person a member. Raises :class:`NotFound` unless the invitation is to their verified address, :class:`InvitationClosed`."""
+    """Makes the person a member. Raises :class:`NotFound` unless the invitation is to their verified address, :class:`InvitationClosed`.
+
+    The plan may have become smaller since they were invited: raises :class:`members.NoRoom`.
+    """
     org_id = await tx.value("SELECT org_id FROM invitation_org WHERE id = $1", invitation_id)
     email = await tx.value("SELECT email FROM users WHERE id = $1 AND verified_at IS NOT NULL", caller.person)
     if org_id is None or email is None:
@@ -81,6 +84,7 @@ async def accept(tx: Tx, caller: Caller, invitation_id: UUID) -> Invitation:
     await _continue_flow(tx, invitation_id)
     accepted = await _close(tx, invitation_id, "accepted")
     await members.add(tx, caller.person, accepted.role)
+    await members.check_has_room(tx)
     return accepted
 
 

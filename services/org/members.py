@@ -25,6 +25,10 @@ class MemberLimit(Refused):
     """The plan has no room for another member, counting open invitations. Remove a member or withdraw an invitation, or ask support for another plan."""
 
 
+class NoRoom(Refused):
+    """The organization's plan has no room for another member. Ask an admin to make some, then accept again: until it expires the invitation stays open."""
+
+
 class Member(BaseModel):
     """A member as the others see them."""
 
@@ -52,6 +56,12 @@ async def check_room(tx: Tx) -> None:
     )
     if full:
         raise MemberLimit
+
+
+async def check_has_room(tx: Tx) -> None:
+    """Raises :class:`NoRoom` when there are more members than the plan has room for, those of this transaction included."""
+    if await tx.value("SELECT (SELECT count(*) FROM memberships WHERE org_id = (SELECT tenant())) > (SELECT (limits ->> 'members')::int FROM subscriptions)"):
+        raise NoRoom
 
 
 async def change_role(tx: Tx, caller: Caller, user_id: UUID, role: Role) -> Membership:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, EmailStr, Field
 
 from services.user import api_keys, sessions, users
 from services.user.keys import public_key_set
-from shared.http.callers import IfMatch, OpenTx, Person, PersonTx, SignedIn, VerifiedPerson
+from shared.http.callers import IfMatch, LateTx, OpenTx, Person, PersonTx, SignedIn, VerifiedPerson
 from shared.http.pages import Page, Paged, page
 from shared.http.routing import Body, Flowing, new_router
 
@@ -64,12 +64,12 @@ class Started(Flowing):
 
 
 @router.post("/users", status_code=202)
-async def sign_up(body: SignUpBody, tx: OpenTx) -> Started:
+async def sign_up(body: SignUpBody, late: LateTx) -> Started:
     """Signs a person up; with `organization` also makes it, its free subscription and its first database.
 
     The answer is the same for an address that exists: its holder is told by mail.
     """
-    return Started(flow_id=await users.sign_up(tx, body.email, body.password, body.name, body.organization))
+    return Started(flow_id=await users.sign_up(late, body.email, body.password, body.name, body.organization))
 
 
 @router.post("/users/verify", status_code=204)
@@ -89,9 +89,9 @@ async def ask_for_verification(body: EmailBody, tx: OpenTx) -> Started:
 
 
 @router.post("/sessions", status_code=201)
-async def sign_in(body: SignInBody, request: Request, tx: OpenTx) -> sessions.Tokens:
+async def sign_in(body: SignInBody, request: Request, late: LateTx) -> sessions.Tokens:
     """Signs in. Repeated failures for an address answer 429 for a while."""
-    return await sessions.sign_in(tx, body.email, body.password, request.headers.get("User-Agent", ""))
+    return await sessions.sign_in(late, body.email, body.password, request.headers.get("User-Agent", ""))
 
 
 @router.post("/sessions/refresh", status_code=201)
@@ -107,9 +107,9 @@ async def list_sessions(caller: Person, tx: PersonTx, query: Paged) -> Page[sess
 
 
 @router.delete("/sessions/current", status_code=204)
-async def sign_out(caller: Person, tx: PersonTx) -> None:
-    """Ends the session that this access token belongs to."""
-    if caller.kind == "session" and caller.id:
+async def sign_out(caller: SignedIn, tx: PersonTx) -> None:
+    """Ends the session that this access token belongs to. For an access token: an API key belongs to none."""
+    if caller.id:
         await sessions.end(tx, caller.id)
 
 
@@ -168,9 +168,9 @@ async def ask_for_reset(body: EmailBody, tx: OpenTx) -> Started:
 
 
 @router.post("/password-resets/confirm", status_code=204)
-async def reset_password(body: ResetBody, tx: OpenTx) -> None:
+async def reset_password(body: ResetBody, late: LateTx) -> None:
     """Sets a new password with the token of the mailed link, ends every session and revokes every API key."""
-    await users.reset_password(tx, body.token, body.password)
+    await users.reset_password(late, body.token, body.password)
 
 
 @router.get("/.well-known/jwks.json")

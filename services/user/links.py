@@ -13,6 +13,7 @@ from shared.tx import Tx
 EXPIRES = "link_expires"
 Purpose = Literal["verify", "reset", "address_taken"]
 _LIFE = {"verify": "24 hours", "reset": "30 minutes", "address_taken": "24 hours"}
+_GOOD = "id = $1 AND purpose = $2 AND state = 'open' AND expires_at > now()"
 
 
 class LinkInvalid(Refused):
@@ -44,6 +45,16 @@ async def expire(tx: Tx, request_id: UUID) -> None:
     await tx.run("UPDATE link_requests SET state = 'expired' WHERE id = $1 AND state = 'open'", request_id)
 
 
+async def find(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
+    """The request behind a token, which stays open. Raises :class:`LinkInvalid` or :class:`LinkUsed`."""
+    request_id, user_id = await _verified(tx, token, purpose)
+    await tx.enter(user=user_id)
+    found = await tx.maybe(LinkRequest, f"SELECT * FROM link_requests WHERE {_GOOD}", request_id, purpose)
+    if found is None:
+        raise await _closed(tx, request_id)
+    return found
+
+
 async def use(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
     """Burns the request behind a token and enters its person's stream, continuing its flow.
 
@@ -52,17 +63,16 @@ async def use(tx: Tx, token: str, purpose: Purpose) -> LinkRequest:
     request_id, user_id = await _verified(tx, token, purpose)
     await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
     tx.continue_flow(await tx.value("SELECT flow_id FROM link_requests WHERE id = $1", request_id))
-    used = await tx.maybe(
-        LinkRequest,
-        "UPDATE link_requests SET state = 'used' WHERE id = $1 AND purpose = $2 AND state = 'open' AND expires_at > now() RETURNING *",
-        request_id,
-        purpose,
-    )
+    used = await tx.maybe(LinkRequest, f"UPDATE link_requests SET state = 'used' WHERE {_GOOD} RETURNING *", request_id, purpose)
     if used is None:
-        state = await tx.value("SELECT state FROM link_requests WHERE id = $1", request_id)
-        raise LinkUsed if state == "used" else LinkInvalid
+        raise await _closed(tx, request_id)
     await tx.unschedule(EXPIRES, request_id)
     return used
+
+
+async def _closed(tx: Tx, request_id: UUID) -> LinkUsed | LinkInvalid:
+    state = await tx.value("SELECT state FROM link_requests WHERE id = $1", request_id)
+    return LinkUsed() if state == "used" else LinkInvalid()
 
 
 async def _verified(tx: Tx, token: str, purpose: Purpose) -> tuple[UUID, UUID]:

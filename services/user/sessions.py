@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from services.user import addresses, passwords
 from shared.errors import NotFound, Refused
-from shared.http.callers import ISSUER, LEEWAY
+from shared.http.callers import ISSUER, LEEWAY, Late
 from shared.settings import settings
 from shared.signing import is_signed, signature
 from shared.tx import Tx
@@ -66,17 +66,36 @@ class Session(BaseModel):
     expires_at: datetime
 
 
-async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
+async def sign_in(late: Late, email: str, password: str, user_agent: str) -> Tokens:
     """Opens a session. Raises :class:`WrongPassword`, or :class:`TooManyFailures` after repeated failures."""
+    async with late.look() as tx:
+        await _check_failures(tx, email)
+        user_id = await addresses.find(tx, email)
+        await tx.enter(user=user_id)
+        password_hash = await _password_hash(tx, user_id)
+    matches = await passwords.matches(password, password_hash)
+    tx = await late.begin()
+    await _wait_for_others(tx, email)
     await _check_failures(tx, email)
-    user_id = await addresses.find(tx, email)
-    if user_id:
-        await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
-    password_hash = await tx.value("SELECT password_hash FROM users WHERE id = $1", user_id)
-    if not await passwords.matches(password, password_hash) or user_id is None:
+    if user_id is None or not matches or not await _is_still(tx, user_id, password_hash):
         await tx.run("INSERT INTO sign_in_failures (email) VALUES ($1)", email)
         raise WrongPassword
     await forget_failures(tx, email)
+    return await _open(tx, user_id, user_agent)
+
+
+async def _password_hash(tx: Tx, user_id: UUID | None) -> str | None:
+    found: str | None = await tx.value("SELECT password_hash FROM users WHERE id = $1", user_id)
+    return found
+
+
+async def _is_still(tx: Tx, user_id: UUID, password_hash: str | None) -> bool:
+    """Whether nobody has set another password meanwhile; from here on nobody does."""
+    await tx.enter(f"user:{user_id}", by=f"user:{user_id}")
+    return await _password_hash(tx, user_id) == password_hash
+
+
+async def _open(tx: Tx, user_id: UUID, user_agent: str) -> Tokens:
     session_id: UUID = await tx.value("SELECT gen_random_uuid()")
     refresh_token = _new_refresh_token(user_id, session_id)
     await tx.run(
@@ -84,6 +103,11 @@ async def sign_in(tx: Tx, email: str, password: str, user_agent: str) -> Tokens:
         session_id, user_id, _hash(refresh_token), user_agent[:200], timedelta(days=settings().refresh_token_days),
     )  # fmt: skip
     return await _tokens(tx, user_id, session_id, refresh_token)
+
+
+async def _wait_for_others(tx: Tx, email: str) -> None:
+    """Of those who sign in with an address at once, each sees the failures of those before: also where nobody has it, which would else be told apart."""
+    await tx.run("SELECT pg_advisory_xact_lock(hashtextextended('sign in ' || $1, 0))", email)
 
 
 async def _check_failures(tx: Tx, email: str) -> None:

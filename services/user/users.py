@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from schemas.user import LinkRequest
 from services.user import addresses, api_keys, links, passwords, sessions
 from shared.errors import NotFound
+from shared.http.callers import Late
 from shared.tx import Tx
 
 
@@ -20,13 +21,14 @@ class Profile(BaseModel):
     verified_at: datetime | None
 
 
-async def sign_up(tx: Tx, email: str, password: str, name: str, organization: str | None) -> UUID:
+async def sign_up(late: Late, email: str, password: str, name: str, organization: str | None) -> UUID:
     """Makes a person, asks for their organization and for a mail to verify the address. Answers the flow's id.
 
     An address that exists looks the same from outside; its holder is told by mail.
     """
     passwords.check(password, email, name)
     password_hash = await passwords.hashed(password)
+    tx = await late.begin()
     flow_id = await _sign_up(tx, email, password_hash, name, organization)
     _say_nothing_of_what_was_written(tx)
     return flow_id
@@ -93,14 +95,17 @@ async def ask_for_reset(tx: Tx, email: str) -> None:
         _say_nothing_of_what_was_written(tx)
 
 
-async def reset_password(tx: Tx, token: str, password: str) -> None:
+async def reset_password(late: Late, token: str, password: str) -> None:
     """Sets the password with a link; every session, API key and refused sign-in before is void.
 
     Raises :class:`passwords.WeakPassword`, or what ``links.use`` raises.
     """
-    used = await links.use(tx, token, "reset")
-    passwords.check(password, used.email, used.name)
+    async with late.look() as tx:
+        link = await links.find(tx, token, "reset")
+    passwords.check(password, link.email, link.name)
     password_hash = await passwords.hashed(password)
+    tx = await late.begin()
+    used = await links.use(tx, token, "reset")
     await tx.run("UPDATE users SET password_hash = $2, verified_at = coalesce(verified_at, now()) WHERE id = $1", used.user_id, password_hash)
     await sessions.end_all(tx)
     await sessions.forget_failures(tx, used.email)

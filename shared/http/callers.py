@@ -8,8 +8,10 @@ import hashlib
 import hmac
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -217,7 +219,10 @@ async def operator(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
 
 
 def access(least: str | None, *, or_operator: bool = False) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that lets in members of ``org_id`` with at least this role. ``None`` lets in anyone who is a member."""
+    """A dependency that lets in members of ``org_id`` with at least this role. ``None`` lets in anyone who is a member.
+
+    A writing request then locks the organization's stream and is asked again: what it answers holds until the transaction ends.
+    """
 
     async def check(request: Request, org_id: UUID, caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
         unit = Unit.of(request)
@@ -225,12 +230,12 @@ def access(least: str | None, *, or_operator: bool = False) -> Callable[..., Awa
         tx.act_as(org_id, caller.user_id, tx.context, None)
         about.set(about.get() | {"org_id": str(org_id)})
         while_suspended = bool((getattr(request.scope.get("route"), "openapi_extra", None) or {}).get("x-while-suspended"))
-
-        async def allowed(tx: Tx) -> Caller:
-            return await _allowed(tx, caller, least, or_operator=or_operator, writes=unit.writes and not while_suspended)
-
-        unit.recheck = allowed
-        return await allowed(tx)
+        ask = partial(_allowed, tx, caller, least, or_operator=or_operator, writes=unit.writes and not while_suspended)
+        found = await ask()
+        if unit.writes:
+            await tx.enter(f"org:{org_id}", org=org_id, user=tx.user_id)
+            found = await ask()
+        return found
 
     return check
 
@@ -266,14 +271,10 @@ OwnerOrOperator = Annotated[Caller, Depends(access("owner", or_operator=True))]
 
 
 async def tenant_tx(request: Request, org_id: UUID) -> Tx:
-    """The transaction as the organization in the path. A writing one locks its stream, then checks the access again."""
-    unit = Unit.of(request)
-    tx = await unit.tx()
-    if unit.recheck is None:
+    """The transaction as the organization in the path, whose stream a writing one has locked."""
+    tx = await Unit.of(request).tx()
+    if tx.org_id != org_id:
         raise RuntimeError("a door with TenantTx names who may enter: add a Member, OrgAdmin or OwnerOrOperator parameter before it")
-    if unit.writes:
-        await tx.enter(f"org:{org_id}", org=org_id, user=tx.user_id)
-        await unit.recheck(tx)
     return tx
 
 
@@ -286,18 +287,40 @@ async def person_tx(request: Request, caller: Person) -> Tx:
     return tx
 
 
-async def open_tx(request: Request) -> Tx:
-    """A transaction whose tenant is not known at the door: the rule enters the streams it writes."""
-    unit = Unit.of(request)
-    if not unit.known:
+class Late:
+    """The transaction of a door with slow work to do first, such as a password's hash: no connection is held meanwhile."""
+
+    def __init__(self, request: Request) -> None:
+        self._unit, self._address = Unit.of(request), request.client.host if request.client else ""
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Tx]:
+        """The transaction begun to look something up, and ended before the slow work."""
+        yield await self.begin()
+        await self._unit.release()
+
+    async def begin(self) -> Tx:
+        """Answers from memory, or begins the transaction."""
+        await self._unit.claim(f"anonymous:{self._address}")
+        return await self._unit.tx()
+
+
+async def late_tx(request: Request) -> Late:
+    """As :func:`open_tx`, begun when the rule says so."""
+    if not Unit.of(request).known:
         limits.count_nobody(request)
-    await unit.claim(f"anonymous:{request.client.host if request.client else ''}")
-    return await unit.tx()
+    return Late(request)
+
+
+async def open_tx(late: Annotated[Late, Depends(late_tx)]) -> Tx:
+    """A transaction whose tenant is not known at the door: the rule enters the streams it writes."""
+    return await late.begin()
 
 
 TenantTx = Annotated[Tx, Depends(tenant_tx)]
 PersonTx = Annotated[Tx, Depends(person_tx)]
 OpenTx = Annotated[Tx, Depends(open_tx)]
+LateTx = Annotated[Late, Depends(late_tx)]
 
 
 class Precondition:

@@ -72,7 +72,6 @@ class Unit:
         self.writes = request.method in WRITES
         self.flow_id = new_flow_id() if self.writes else None
         self.traceparent = current_traceparent() or well_formed(request.headers.get("traceparent"))
-        self.recheck: Callable[[Tx], Awaitable[Any]] | None = None
         self.known = False
         """Who calls is known: a door that wants an identity has found one."""
         self._tx: Tx | None = None
@@ -147,9 +146,9 @@ class Unit:
             )  # fmt: skip
 
     async def release(self) -> None:
-        """Ends a reading request's transaction before its handler ends: a handler that waits holds no connection."""
+        """Ends the transaction before its handler ends: a handler that waits or computes holds no connection. The next claims its key anew."""
         await self._stack.aclose()
-        self._tx = None
+        self._tx = self._claimed = None
 
     async def end_with(self, error: BaseException) -> None:
         """Ends a request that failed: takes everything back, unless the refusal itself is to be remembered."""

@@ -1,12 +1,10 @@
 """What billing's tests see of Stripe and of billing's own rows, and how they hurt them."""
 
-import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -74,18 +72,6 @@ class Billing:
             yield
         finally:
             self.mesh.mesh.kill("stripe", signal.SIGCONT)
-
-    @contextmanager
-    def nothing_is_written(self, org_id: str) -> Iterator[None]:
-        """Every write of billing for the organization waits."""
-        with asyncio.Runner() as runner:
-            connection = runner.run(asyncpg.connect(self.mesh.status["postgres"]["url"]))
-            try:
-                runner.run(connection.execute("BEGIN"))
-                runner.run(connection.execute("SELECT FROM billing.streams WHERE stream = $1 FOR UPDATE", f"org:{org_id}"))
-                yield
-            finally:
-                runner.run(connection.close())
 
     def serves(self, name: str) -> None:
         """Waits until the process answers again."""

@@ -33,7 +33,7 @@ def test_killed_between_stripes_answer_and_our_note_there_is_no_second_customer(
         customer = mesh.sign_up()
         org_id = customer.org_id
         eventually(lambda: billing.attempts(org_id) > 0, timeout=40, what="the worker to begin")
-        waiting = billing.nothing_is_written(org_id)
+        waiting = billing.mesh.nothing_is_written("billing", f"org:{org_id}")
         waiting.__enter__()
     try:
         eventually(lambda: billing.at_stripe(org_id), what="the customer at Stripe")

@@ -1,13 +1,8 @@
 """Idempotency-Key: a request that is repeated with its key is carried out once, whatever happened to its answer."""
 
-import asyncio
 import hmac
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-
-import asyncpg
 
 from tests.mesh import Customer, Door, TestMesh
 
@@ -16,23 +11,10 @@ def key() -> dict[str, str]:
     return {"Idempotency-Key": uuid.uuid4().hex}
 
 
-@contextmanager
-def nothing_is_written(mesh: TestMesh, person: Customer) -> Iterator[None]:
-    """Every write of the user service about the person waits."""
-    with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(mesh.status["postgres"]["url"]))
-        try:
-            runner.run(connection.execute("BEGIN"))
-            runner.run(connection.execute('SELECT FROM "user".streams WHERE stream = $1 FOR UPDATE', f"user:{person.user_id}"))
-            yield
-        finally:
-            runner.run(connection.close())
-
-
 def test_a_key_whose_request_is_under_way_is_refused_until_its_answer_is_there(mesh: TestMesh, person: Customer) -> None:
     same, token = key(), person.headers["Authorization"][7:]
     with ThreadPoolExecutor(2) as pool:
-        with nothing_is_written(mesh, person):
+        with mesh.nothing_is_written("user", f"user:{person.user_id}"):
             both = [pool.submit(Door(mesh.urls, token).patch, "user", "/me", {"name": "Once"}, headers=same) for _ in range(2)]
             finished, under_way = wait(both, timeout=30, return_when=FIRST_COMPLETED)
             (refused,) = [f.result() for f in finished]

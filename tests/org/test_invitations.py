@@ -7,7 +7,7 @@ import pytest
 
 from tests.flows.people import introduce, verify
 from tests.mesh import Customer, TestMesh, eventually
-from tests.notification.mailbox import invite
+from tests.notification.mailbox import accept, invite, invited
 
 
 @pytest.fixture
@@ -79,6 +79,26 @@ def test_the_free_plan_has_room_for_three_counting_open_invitations(mesh: TestMe
     answers = [owner.post("org", f"/orgs/{org}/invitations", {"email": address()}) for _ in range(3)]
     assert [a.status_code for a in answers] == [202, 202, 409]
     assert answers[-1].json()["type"] == "/problems/member-limit"
+
+
+def test_who_was_invited_in_the_trial_and_finds_no_room_after_it_accepts_when_there_is_some(mesh: TestMesh, owner: Customer) -> None:
+    org, known = owner.org_id, "SELECT (limits ->> 'members')::int AS members FROM org.subscriptions WHERE org_id = $1"
+    eventually(lambda: mesh.rows(known, uuid.UUID(org)) == [{"members": 15}], what="the trial")
+    assert mesh.operator.post("org", f"/orgs/{org}/clock", {"advance_seconds": 13 * 86400}).status_code == 202
+    people = [mesh.sign_up(organization=None) for _ in range(3)]
+    for person in people:
+        verify(mesh, person)
+    *first, late = [invited(owner, person) for person in people]
+    assert mesh.operator.post("org", f"/orgs/{org}/clock", {"advance_seconds": 2 * 86400}).status_code == 202
+    eventually(lambda: mesh.rows(known, uuid.UUID(org)) == [{"members": 3}], what="the end of the trial")
+    for person, invitation in zip(people, first, strict=False):
+        accept(owner, person, invitation)
+    introduce(owner, people[2])
+    refused = people[2].post("org", f"/invitations/{late}/accept")
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-room")
+    assert {i["id"]: i["state"] for i in owner.get("org", f"/orgs/{org}/invitations").json()["items"]}[late] == "pending"
+    assert owner.delete("org", f"/orgs/{org}/members/{people[0].user_id}").status_code == 202
+    accept(owner, people[2], late)
 
 
 def test_a_member_may_leave(mesh: TestMesh, owner: Customer) -> None:

@@ -1,6 +1,11 @@
 """Organizations through their doors."""
 
-from tests.mesh import Customer, TestMesh, eventually
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.flows.people import verify
+from tests.mesh import Customer, Door, TestMesh, eventually
+from tests.notification.mailbox import invite
 
 
 def test_a_sign_up_makes_the_organization_with_its_owner(mesh: TestMesh) -> None:
@@ -67,3 +72,25 @@ def test_the_last_owner_stays(customer: Customer) -> None:
 def test_inviting_and_creating_more_need_a_verified_address(customer: Customer) -> None:
     for answer in (customer.post("org", "/orgs", {"name": "More"}), customer.post("org", f"/orgs/{customer.org_id}/invitations", {"email": "b@example.com"})):
         assert (answer.status_code, answer.json()["type"]) == (403, "/problems/not-verified")
+
+
+def test_an_owner_who_is_demoted_while_the_request_waits_acts_as_an_admin(mesh: TestMesh, verified: Customer) -> None:
+    org, second, third = verified.org_id, mesh.sign_up(organization=None), mesh.sign_up(organization=None)
+    for person, role in ((second, "owner"), (third, "member")):
+        verify(mesh, person)
+        invite(mesh, verified, person, role)
+    members, demoted = f"/orgs/{org}/members", Door(mesh.urls, second.headers["Authorization"][7:])
+    requests = (
+        (verified, "PATCH", f"{members}/{second.user_id}", {"role": "admin"}),
+        (demoted, "PATCH", f"{members}/{third.user_id}", {"role": "owner"}),
+        (demoted, "POST", f"/orgs/{org}/invitations", {"email": f"{uuid.uuid4()}@example.com", "role": "owner"}),
+    )
+    with ThreadPoolExecutor(len(requests)) as pool:
+        answers = []
+        with mesh.nothing_is_written("org", f"org:{org}"):
+            for who, method, path, body in requests:
+                answers.append(pool.submit(who.call, method, "org", path, body))
+                eventually(lambda: mesh.waiting("org") == len(answers), what="the request to wait for the organization")
+        assert [a.result().status_code for a in answers] == [202, 403, 403]
+    roles = {m["user_id"]: m["role"] for m in verified.get("org", members).json()["items"]}
+    assert roles == {verified.user_id: "owner", second.user_id: "admin", third.user_id: "member"}

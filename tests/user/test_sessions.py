@@ -1,5 +1,8 @@
 """Signing in, tokens and API keys through their doors."""
 
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.mesh import HTTP, PASSWORD, Customer, Door, TestMesh, eventually
@@ -19,6 +22,15 @@ def test_repeated_failures_are_slowed_down(person: Customer, mesh: TestMesh) -> 
     refused = mesh.anyone.post("user", "/sessions", body | {"password": PASSWORD})
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_guesses_at_once_are_counted_like_guesses_one_after_the_other(person: Customer, mesh: TestMesh) -> None:
+    """Also for an address that nobody has: the answers would else tell which is which."""
+    for email in (person.email, f"nobody.{uuid.uuid4().hex[:12]}@example.com"):
+        body = {"email": email, "password": "not this one"}
+        with ThreadPoolExecutor(12) as crowd:
+            answers = list(crowd.map(lambda body: mesh.anyone.post("user", "/sessions", body).status_code, [body] * 12))
+        assert sorted(answers) == [401] * 5 + [429] * 7
 
 
 def test_a_refresh_token_is_good_once_and_its_reuse_ends_the_session(mesh: TestMesh, person: Customer) -> None:
@@ -60,6 +72,14 @@ def test_an_api_key_acts_as_its_owner_within_its_scopes_until_it_is_revoked(veri
     assert made["secret"] not in customer.get("user", "/me/api-keys").text
     assert customer.delete("user", f"/me/api-keys/{made['id']}").status_code == 204
     eventually(lambda: key.get("org", f"/orgs/{org}").status_code == 401, timeout=2)
+
+
+def test_an_api_key_does_not_sign_out(verified: Customer, mesh: TestMesh) -> None:
+    made = verified.post("user", "/me/api-keys", {"name": "ci", "scopes": ["write"]}).json()
+    key = Door(mesh.urls, made["secret"])
+    refused = key.delete("user", "/sessions/current")
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/sign-in-needed")
+    assert key.get("user", "/me").status_code == verified.get("user", "/me").status_code == 200
 
 
 def test_who_has_not_verified_their_address_makes_no_api_key(person: Customer) -> None:
