@@ -25,12 +25,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
-class Restored(Exception):
-    """This is not the database that the rows were written in: it was restored or failed over. Nothing is read or written until an
-    operator says what happened: mesh restored --all, or mesh restored --all --nothing-lost.
-    """
-
-
 _PASSES = (
     OSError,
     asyncio.TimeoutError,
@@ -49,6 +43,12 @@ class DatabaseAway(Exception):
     """The service's own database is away or busy. This passes by itself: wait and try again, nothing is wrong with what was asked.
 
     Only what was met between us and the database is told as this: an author's own ``OSError`` or ``TimeoutError`` stays what it is.
+    """
+
+
+class Restored(DatabaseAway):
+    """This is not the database that the rows were written in: it was restored or failed over. Nothing is read or written until an
+    operator says what happened: mesh restored --all, or mesh restored --all --nothing-lost.
     """
 
 

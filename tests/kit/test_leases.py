@@ -20,6 +20,20 @@ async def keeper(probe: Probe) -> AsyncIterator[None]:
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def session_of(probe: Probe) -> int | None:
+    """The database session that shows that the probe lives."""
+    return await probe.admin.fetchval("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = $1::bigint AND granted", probe.database.holder)
+
+
+async def shown(probe: Probe, but: int | None = None) -> int:
+    """That session, as soon as there is one, or another one than that."""
+    async with asyncio.timeout(10):
+        while (pid := await session_of(probe)) in (None, but):
+            await asyncio.sleep(0.05)
+    assert pid
+    return pid
+
+
 async def leased(probe: Probe, holder: int | None) -> Callable[[], Awaitable[bool]]:
     """A piece of work leased for half a minute; tells whether it still is."""
     id = uuid.uuid4()
@@ -51,3 +65,20 @@ async def test_the_leases_of_a_process_end_with_its_session(probe: Probe, probe_
     await ended(theirs)
     assert await mine()
     assert await backing_off(), "work that failed waits its time"
+
+
+async def test_a_process_that_waits_until_somebody_speaks_of_a_restored_database_is_seen_to_live_again(probe: Probe, probe_url: str, keeper: None) -> None:
+    other = await Database.connect(probe_url, "probe")
+    looking = asyncio.create_task(leases.keep(other))
+    lost = await shown(probe)
+    async with probe.restored():
+        await probe.admin.execute("SELECT pg_terminate_backend($1)", lost)
+        await asyncio.sleep(1)
+        assert await session_of(probe) is None
+    await shown(probe)
+    mine = await leased(probe, probe.database.holder)
+    await ended(await leased(probe, 1))
+    assert await mine()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    await other.close()
