@@ -264,9 +264,10 @@ def _refuse(error: asyncpg.PostgresError) -> None:
 class Database:
     """The service's own Postgres."""
 
-    def __init__(self, pool: asyncpg.Pool, service: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, service: str, url: str = "") -> None:
         self.pool = pool
         self.service = service
+        self._url = url
         self.holder = secrets.randbits(31)
         """Names this process in the leases it takes."""
         self._wakers: dict[str, asyncio.Event] = {}
@@ -282,11 +283,10 @@ class Database:
                 min_size=1,
                 max_size=size,
                 max_inactive_connection_lifetime=300,
-                command_timeout=30,
-                server_settings={"search_path": f'"{service}"', "TimeZone": "UTC", "application_name": f"mesh-{service}"},
+                **_session_settings(service),
             )
             await _refuse_unsafe_role(pool, service)
-        return cls(pool, service)
+        return cls(pool, service, url)
 
     async def close(self) -> None:
         await self.pool.close()
@@ -322,6 +322,18 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def own_session(self) -> AsyncIterator[Connection]:
+        """As :meth:`session`, on a connection that waits for no place in the pool and is closed however this ends."""
+        with translated():
+            connection = await asyncpg.connect(self._url, **_session_settings(self.service))
+        try:
+            with translated(connection):
+                await _prepare(connection)
+                yield connection
+        finally:
+            connection.terminate()
+
+    @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Connection]:
         with translated():
             connection = await self.pool.acquire()
@@ -345,6 +357,11 @@ async def _begun(connection: Connection, *, readonly: bool = False) -> AsyncIter
         raise
     with translated(connection):
         await transaction.commit()
+
+
+def _session_settings(service: str) -> dict[str, Any]:
+    search_path = f'"{service}"'
+    return {"command_timeout": 30, "server_settings": {"search_path": search_path, "TimeZone": "UTC", "application_name": f"mesh-{service}"}}
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
