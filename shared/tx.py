@@ -23,6 +23,7 @@ from shared.errors import NotFound, Refused, RowTooLarge
 Model = TypeVar("Model", bound=BaseModel)
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+_PATIENCE = 30.0  # seconds that a statement may take, and that work in the background waits for a connection
 
 
 _PASSES = (
@@ -301,10 +302,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False
+        self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False, within: float = _PATIENCE
     ) -> AsyncIterator[Tx]:
-        """A transaction that writes the named streams (locked first), or reads as the given tenant or person."""
-        async with self._acquired() as connection, _begun(connection, readonly=readonly):
+        """A transaction that writes the named streams (locked first), or reads as the given tenant or person; begun ``within`` seconds or not."""
+        async with self._acquired(within) as connection, _begun(connection, readonly=readonly):
             tx = Tx(connection, self.service, context or Context())
             if writes or org or user:
                 await tx.enter(*writes, org=org, user=user)
@@ -317,7 +318,7 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction, for the kit's own statements: everything in it is said to the database."""
-        async with self._acquired() as connection:
+        async with self._acquired(_PATIENCE) as connection:
             with translated(connection):
                 yield connection
 
@@ -334,13 +335,14 @@ class Database:
             connection.terminate()
 
     @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Connection]:
+    async def _acquired(self, within: float) -> AsyncIterator[Connection]:
         with translated():
-            connection = await self.pool.acquire()
+            connection = await self.pool.acquire(timeout=within)
         try:
             yield connection
         finally:
-            await self.pool.release(connection)
+            with translated():
+                await self.pool.release(connection)
 
 
 @asynccontextmanager
@@ -361,7 +363,7 @@ async def _begun(connection: Connection, *, readonly: bool = False) -> AsyncIter
 
 def _session_settings(service: str) -> dict[str, Any]:
     search_path = f'"{service}"'
-    return {"command_timeout": 30, "server_settings": {"search_path": search_path, "TimeZone": "UTC", "application_name": f"mesh-{service}"}}
+    return {"command_timeout": _PATIENCE, "server_settings": {"search_path": search_path, "TimeZone": "UTC", "application_name": f"mesh-{service}"}}
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:

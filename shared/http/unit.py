@@ -31,6 +31,8 @@ from shared.trace import current_traceparent, trace_id, well_formed
 from shared.tx import Database, Position, TablesChanged, Tx
 
 WRITES = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+_PATIENCE = 5.0
+"""Seconds that a request waits for a connection to the database, before it is told to come again."""
 _POSITION_WAIT = 5.0
 _MOST_POSITIONS = 50
 _MOST_WAITING = 100
@@ -93,7 +95,7 @@ class Unit:
         """The request's transaction, begun now if it was not."""
         if self._tx is None:
             context = Context(flow_id=self.flow_id, traceparent=self.traceparent)
-            self._tx = await self._stack.enter_async_context(self.database.transaction(context=context, readonly=not self.writes))
+            self._tx = await self._stack.enter_async_context(self.database.transaction(context=context, readonly=not self.writes, within=_PATIENCE))
         return self._tx
 
     async def claim(self, caller: str) -> None:

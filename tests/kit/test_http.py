@@ -11,11 +11,12 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from shared.http import limits
+from shared.http import limits, unit
 from shared.http.callers import new_api_key
 from shared.http.limits import Window
 from shared.log import _Json
 from shared.settings import settings
+from shared.tx import Database
 from tests.kit.conftest import Log, Probe
 from tests.kit.doors import application, client
 
@@ -68,6 +69,19 @@ async def test_a_request_that_meets_a_table_as_it_is_migrated_is_carried_out_onc
     await probe.admin.execute("ALTER TABLE probe.effects DROP COLUMN later")
     assert (await caller.post("/effects", json=effect)).status_code == 201
     assert await probe.effects(log) == [1] * 9
+
+
+async def test_a_request_that_gets_no_connection_in_time_is_told_to_come_again(
+    app: FastAPI, probe: Probe, probe_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Postgres hangs: those who came first hold all connections until their statements are given up."""
+    monkeypatch.setattr(unit, "_PATIENCE", 0.2)
+    app.state.database = await Database.connect(probe_url, "probe", size=1)
+    async with app.state.database.session(), asyncio.timeout(3):
+        refused = await client(app).get("/open")
+    assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "1")
+    assert (await client(app).get("/open")).status_code == 200
+    await app.state.database.close()
 
 
 async def test_a_caller_is_counted_for_itself_and_for_the_person_it_acts_for(app: FastAPI, probe: Probe) -> None:
