@@ -9,7 +9,7 @@ from deploy.kafka import Broker
 from deploy.plan import HOST, Plan
 from deploy.postgres import data_plane
 from deploy.state import State
-from deploy.topics import agent_user
+from schemas.feed import agent_user
 
 
 def tracing_variables() -> dict[str, str]:

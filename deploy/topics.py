@@ -22,11 +22,9 @@ from confluent_kafka.admin import (
 
 from deploy.kafka import Broker
 from deploy.plan import SERVICES, Plan
+from schemas.feed import COMPACTED, agent_user
 
 _WEEK_MS = str(7 * 24 * 3600 * 1000)
-FEED_CONFIG = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
-"""A compacted topic whose segments also roll when it is nearly idle: without it small topics never compact."""
-
 _VISIBLE_WITHIN = 15.0  # seconds
 
 Grant = tuple[str, ResourceType, str, ResourcePatternType, AclOperation]
@@ -35,15 +33,11 @@ _TOPIC, _GROUP = ResourceType.TOPIC, ResourceType.GROUP
 
 
 def topics(plan: Plan) -> list[NewTopic]:
-    """Tenant feeds are not among them: Connect makes each when its first row travels."""
+    """Tenant feeds are not among them: provisioning makes each before anything is said in it."""
     changes = [NewTopic(f"{service}.changes", plan.partitions, 1, config={"retention.ms": _WEEK_MS}) for service in SERVICES]
-    assignments = [NewTopic(f"dataplane.{plane}.assignments", 1, 1, config=FEED_CONFIG) for plane in plan.data_planes]
+    assignments = [NewTopic(f"dataplane.{plane}.assignments", 1, 1, config=COMPACTED) for plane in plan.data_planes]
     reports = [NewTopic(f"dataplane.{plane}.reports", 1, 1, config={"retention.ms": _WEEK_MS}) for plane in plan.data_planes]
     return [*changes, *assignments, *reports]
-
-
-def agent_user(plane: str) -> str:
-    return f"agent-{plane}"
 
 
 def users(plan: Plan) -> list[str]:

@@ -20,6 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Role = Literal["owner", "admin", "member"]
 
+COMPACTED = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+"""How Kafka keeps a topic of desired state. Its segments also roll when it is nearly idle: without it small topics never compact."""
+
+
+def agent_user(data_plane: str) -> str:
+    """The Kafka user that a data plane's agent is."""
+    return f"agent-{data_plane}"
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -5,11 +5,15 @@ is stopped, not dead, keeps its leases until their time is over.
 """
 
 import asyncio
+from functools import partial
 
+from shared.healing import every
 from shared.log import log
-from shared.tx import Connection, Database, DatabaseAway
+from shared.tx import Connection, Database
 
 _LOOK_EVERY = 1.0
+_TRY_EVERY = 0.5
+"""Shorter than the time in which others miss a process twice."""
 _KIND = 0x6D657368  # tells these locks from others
 
 _GONE = f"""
@@ -20,14 +24,18 @@ _END = "UPDATE due SET leased_until = '-infinity', holder = NULL WHERE holder = 
 
 async def keep(database: Database) -> None:
     """Shows for ever that this process lives, and ends the leases of those that do not."""
-    while True:
-        try:
-            async with database.session() as connection:
-                await connection.execute("SELECT pg_try_advisory_lock($1, $2)", _KIND, database.holder)
-                await _look_after(database, connection)
-        except DatabaseAway as error:
-            log.info("nobody sees that this process lives", extra={"error": repr(error)})
-            await asyncio.sleep(0.5)
+    await every(_TRY_EVERY, partial(_live, database), "show that this process lives")
+
+
+async def _live(database: Database) -> None:
+    """Until the session fails, and is closed: a lock that it kept in the pool would end with it later, while this process lives.
+
+    One that failed without the server knowing may still hold the lock: it is ours when the server has noticed.
+    """
+    async with database.own_session() as connection:
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _KIND, database.holder):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_TRY_EVERY)
+        await _look_after(database, connection)
 
 
 async def _look_after(database: Database, connection: Connection) -> None:

@@ -11,7 +11,7 @@ class Settings(BaseSettings):
     """What a service is told from outside. Every field is an environment variable of the same name in capitals."""
 
     database_url: SecretStr = Field(default=SecretStr(""), description="The service's own Postgres, as its application role")
-    database_pool: int = Field(default=8, description="Connections a process holds at most")
+    database_pool: int = Field(default=8, description="Connections a process holds at most, besides the one that shows that it lives")
     kafka_bootstrap: str = Field(default="127.0.0.1:9092", description="host:port of a broker")
     kafka_username: str = Field(default="", description="SCRAM user of this service")
     kafka_password: SecretStr = Field(default=SecretStr(""), description="Its password")

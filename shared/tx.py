@@ -23,12 +23,7 @@ from shared.errors import NotFound, Refused, RowTooLarge
 Model = TypeVar("Model", bound=BaseModel)
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
-
-
-class Restored(Exception):
-    """This is not the database that the rows were written in: it was restored or failed over. Nothing is read or written until an
-    operator says what happened: mesh restored --all, or mesh restored --all --nothing-lost.
-    """
+_PATIENCE = 30.0  # seconds that a statement may take, and that work in the background waits for a connection
 
 
 _PASSES = (
@@ -49,6 +44,12 @@ class DatabaseAway(Exception):
     """The service's own database is away or busy. This passes by itself: wait and try again, nothing is wrong with what was asked.
 
     Only what was met between us and the database is told as this: an author's own ``OSError`` or ``TimeoutError`` stays what it is.
+    """
+
+
+class Restored(DatabaseAway):
+    """This is not the database that the rows were written in: it was restored or failed over. Nothing is read or written until an
+    operator says what happened: mesh restored --all, or mesh restored --all --nothing-lost.
     """
 
 
@@ -264,9 +265,10 @@ def _refuse(error: asyncpg.PostgresError) -> None:
 class Database:
     """The service's own Postgres."""
 
-    def __init__(self, pool: asyncpg.Pool, service: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, service: str, url: str = "") -> None:
         self.pool = pool
         self.service = service
+        self._url = url
         self.holder = secrets.randbits(31)
         """Names this process in the leases it takes."""
         self._wakers: dict[str, asyncio.Event] = {}
@@ -282,11 +284,10 @@ class Database:
                 min_size=1,
                 max_size=size,
                 max_inactive_connection_lifetime=300,
-                command_timeout=30,
-                server_settings={"search_path": f'"{service}"', "TimeZone": "UTC", "application_name": f"mesh-{service}"},
+                **_session_settings(service),
             )
             await _refuse_unsafe_role(pool, service)
-        return cls(pool, service)
+        return cls(pool, service, url)
 
     async def close(self) -> None:
         await self.pool.close()
@@ -301,10 +302,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False
+        self, *writes: str, org: UUID | None = None, user: UUID | None = None, context: Context | None = None, readonly: bool = False, within: float = _PATIENCE
     ) -> AsyncIterator[Tx]:
-        """A transaction that writes the named streams (locked first), or reads as the given tenant or person."""
-        async with self._acquired() as connection, _begun(connection, readonly=readonly):
+        """A transaction that writes the named streams (locked first), or reads as the given tenant or person; begun ``within`` seconds or not."""
+        async with self._acquired(within) as connection, _begun(connection, readonly=readonly):
             tx = Tx(connection, self.service, context or Context())
             if writes or org or user:
                 await tx.enter(*writes, org=org, user=user)
@@ -317,18 +318,31 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction, for the kit's own statements: everything in it is said to the database."""
-        async with self._acquired() as connection:
+        async with self._acquired(_PATIENCE) as connection:
             with translated(connection):
                 yield connection
 
     @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Connection]:
+    async def own_session(self) -> AsyncIterator[Connection]:
+        """As :meth:`session`, on a connection that waits for no place in the pool and is closed however this ends."""
         with translated():
-            connection = await self.pool.acquire()
+            connection = await asyncpg.connect(self._url, **_session_settings(self.service))
+        try:
+            with translated(connection):
+                await _prepare(connection)
+                yield connection
+        finally:
+            connection.terminate()
+
+    @asynccontextmanager
+    async def _acquired(self, within: float) -> AsyncIterator[Connection]:
+        with translated():
+            connection = await self.pool.acquire(timeout=within)
         try:
             yield connection
         finally:
-            await self.pool.release(connection)
+            with translated():
+                await self.pool.release(connection)
 
 
 @asynccontextmanager
@@ -345,6 +359,11 @@ async def _begun(connection: Connection, *, readonly: bool = False) -> AsyncIter
         raise
     with translated(connection):
         await transaction.commit()
+
+
+def _session_settings(service: str) -> dict[str, Any]:
+    search_path = f'"{service}"'
+    return {"command_timeout": _PATIENCE, "server_settings": {"search_path": search_path, "TimeZone": "UTC", "application_name": f"mesh-{service}"}}
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:

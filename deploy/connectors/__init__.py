@@ -9,6 +9,8 @@ from typing import Any
 
 import requests
 
+from schemas.feed import COMPACTED
+
 _TEMPLATE = Path(__file__).with_name("changes.json")
 
 
@@ -21,7 +23,8 @@ def changes_connector(database: str, host: str, port: int, password: str) -> dic
     """
     values = {"{host}": host, "{port}": str(port), "{database}": database, "{password}": password}
     config: dict[str, str] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
-    return {field: _filled(text, values) for field, text in config.items()}
+    feed = {f"topic.creation.feed.{name}": value for name, value in COMPACTED.items()}
+    return {field: _filled(text, values) for field, text in (config | feed).items()}
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from services.console.orders import Order, OrderView, Parked
 from services.console.troubles import State
 from services.console.watching import watching
 from shared.errors import NotFound
-from shared.http.callers import Anyone, Caller, Member, OpenTx, Operator, OrgAdmin, TenantTx
+from shared.http.callers import Anyone, Member, OpenTx, Operator, OrgAdmin, TenantTx, Unauthenticated, identified
 from shared.http.pages import Page, Paged, page
 from shared.http.routing import Body, new_router
 from shared.http.unit import Unit
@@ -93,7 +93,7 @@ async def get_flow(request: Request, flow: VisibleFlow, caller: Anyone, wait: An
     with watching(flow.id) as woken:
         while flow.state not in AT_REST and (left := deadline - time.monotonic()) > 0:
             await _woken(woken, min(left, POLL))
-            flow = await _as_it_is_now(request, caller, flow)
+            flow = await _as_it_is_now(request, flow)
     return flow
 
 
@@ -104,10 +104,11 @@ async def follow_flow(
     """The flow as Server-Sent Events: one `flow` event whenever it changes, holding all of it, until it has ended.
 
     The id of an event is the flow's revision. With `Last-Event-ID` the stream starts with the first newer one, so nothing is
-    missed: every event holds all steps with their times.
+    missed: every event holds all steps with their times. It ends as well when the access token expires, the session or key has
+    ended, or the flow is not the caller's to see any more: connect again, and the answer says which.
     """
     seen, end = last_event_id, time.monotonic() + LONGEST_STREAM
-    with watching(flow.id) as woken, contextlib.suppress(NotFound):
+    with watching(flow.id) as woken, contextlib.suppress(NotFound, Unauthenticated):
         while True:
             if str(flow.rev) != seen:
                 seen = str(flow.rev)
@@ -115,7 +116,7 @@ async def follow_flow(
             if flow.state in FINISHED or time.monotonic() > end:
                 return
             await _woken(woken, POLL)
-            flow = await _as_it_is_now(request, caller, flow)
+            flow = await _as_it_is_now(request, flow)
 
 
 async def _woken(event: asyncio.Event, at_latest: float) -> None:
@@ -124,11 +125,13 @@ async def _woken(event: asyncio.Event, at_latest: float) -> None:
     event.clear()
 
 
-async def _as_it_is_now(request: Request, caller: Caller, flow: FlowView) -> FlowView:
-    """Looks again, in a transaction of its own: the caller may have lost the right to see it. Raises :class:`NotFound` then."""
+async def _as_it_is_now(request: Request, flow: FlowView) -> FlowView:
+    """Looks again, in a transaction of its own. Raises :class:`NotFound` when the caller has lost the right to see it, and
+    :class:`Unauthenticated` when their token, session or key has ended.
+    """
     database: Database = request.app.state.database
     async with database.transaction(readonly=True) as tx:
-        return await flows.see(tx, caller, flow.id)
+        return await flows.see(tx, await identified(request, tx), flow.id)
 
 
 @router.get("/orgs/{org_id}/flows")

@@ -8,11 +8,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient, NewTopic, ResourcePatternType, ResourceType
 
+from schemas.feed import COMPACTED
 from shared.kafka import administrator
 from shared.settings import settings
 
-FEED = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
-"""Compacted, with segments that roll when it is nearly idle: without that small topics never compact."""
 TIMEOUT = 10
 
 
@@ -26,7 +25,7 @@ async def make_feed(topic: str, reader: str) -> None:
         for operation in (AclOperation.READ, AclOperation.DESCRIBE)
     ]
     client = await asyncio.to_thread(_client)
-    made = client.create_topics([NewTopic(topic, 1, config=FEED)], operation_timeout=TIMEOUT, request_timeout=TIMEOUT)
+    made = client.create_topics([NewTopic(topic, 1, config=COMPACTED)], operation_timeout=TIMEOUT, request_timeout=TIMEOUT)
     allowed = client.create_acls(rights, request_timeout=TIMEOUT)
     await asyncio.gather(*(_settled(future) for future in (*made.values(), *allowed.values())))
 

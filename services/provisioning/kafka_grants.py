@@ -4,6 +4,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from schemas.feed import agent_user
 from shared.tx import Tx
 
 MAKE = "kafka_grant"
@@ -19,7 +20,7 @@ class KafkaGrant(BaseModel):
 
 
 async def ask(tx: Tx, topic: str, data_plane: str) -> None:
-    grant = await tx.one(KafkaGrant, "INSERT INTO kafka_grants (topic, principal) VALUES ($1, $2) RETURNING *", topic, f"agent-{data_plane}")
+    grant = await tx.one(KafkaGrant, "INSERT INTO kafka_grants (topic, principal) VALUES ($1, $2) RETURNING *", topic, agent_user(data_plane))
     await tx.schedule(MAKE, grant.id)
 
 

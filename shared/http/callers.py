@@ -119,31 +119,49 @@ def owner_of_api_key(key: str) -> UUID:
 
 
 async def authenticated(request: Request, _: Annotated[Any, Depends(_bearer)] = None) -> Caller:
-    """The caller behind ``Authorization: Bearer``. Raises :class:`Unauthenticated`, :class:`limits.TooManyRequests`."""
+    """The caller behind ``Authorization: Bearer``, when this service has seen what they have. Nobody waits for that unknown and uncounted.
+
+    Raises :class:`Unauthenticated`, :class:`limits.TooManyRequests`.
+    """
     try:
         return await _authenticated(request)
     except Unauthenticated:
         limits.count_nobody(request)
-        raise
+        if not await _may_be_known_now(request):
+            raise
+    return await _authenticated(request)
+
+
+async def _may_be_known_now(request: Request) -> bool:
+    """Waits for what the caller has seen: it may be that their API key was made."""
+    return _token(request).startswith("mesh_") and await Unit.of(request).catch_up(known=False)
 
 
 async def _authenticated(request: Request) -> Caller:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    if not _token(request):
         raise Unauthenticated
     unit = Unit.of(request)
-    tx = await unit.tx()
-    caller = await _identified(tx, token)
+    caller = await identified(request, await unit.tx())
     unit.known = True
     limits.count_caller(request, str(caller.id or caller.kind), str(caller.user_id or caller.kind))
     _check_scope(caller, request.method)
+    if await unit.catch_up(known=True):
+        caller = await identified(request, await unit.tx())  # they may have seen the end of their session or key
+    tx = await unit.tx()
     tx.act_as(tx.org_id, caller.user_id, replace(tx.context, by=str(caller)), None)
     about.set(about.get() | {"by": str(caller)})
     await unit.claim(str(caller))
     return caller
 
 
-async def _identified(tx: Tx, token: str) -> Caller:
+def _token(request: Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+async def identified(request: Request, tx: Tx) -> Caller:
+    """Whom the token speaks of, as is known now. Raises :class:`Unauthenticated`, also when it has ended since it was last asked."""
+    token = _token(request)
     if token.startswith("mesh_"):
         return await _by_api_key(tx, token)
     if token.count(".") == 2:

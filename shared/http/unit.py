@@ -10,8 +10,9 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import orjson
@@ -23,7 +24,6 @@ from shared.changes import Context, new_flow_id
 from shared.errors import Refused
 from shared.failpoints import failpoint
 from shared.http import problems
-from shared.http.problems import standard
 from shared.log import about
 from shared.positions import READERS
 from shared.settings import settings
@@ -31,9 +31,12 @@ from shared.trace import current_traceparent, trace_id, well_formed
 from shared.tx import Database, Position, TablesChanged, Tx
 
 WRITES = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+_PATIENCE = 5.0
+"""Seconds that a request waits for a connection to the database, before it is told to come again."""
 _POSITION_WAIT = 5.0
 _MOST_POSITIONS = 50
-_MOST_WAITING = 100
+_MOST_WAITING = {True: 100, False: 10}
+"""Requests that wait for changes at once: of callers who are known, and of those who may become known by it."""
 
 
 class KeyInUse(Refused):
@@ -55,6 +58,26 @@ class BadKey(Refused):
     status = 422
 
 
+class BadPosition(Refused):
+    """Mesh-Position holds what is no position. Send the tokens as they came in an answer, separated by commas."""
+
+    status = 422
+
+
+class NotSeenYet(Refused):
+    """This service has not yet seen your earlier change. Try again."""
+
+    status = 503
+    retry_after = 1
+
+
+class TooManyWait(Refused):
+    """Too many requests wait for changes already. Try again."""
+
+    status = 503
+    retry_after = 1
+
+
 class Replayed(Exception):
     """The answer to this request is known already."""
 
@@ -74,6 +97,8 @@ class Unit:
         self.traceparent = current_traceparent() or well_formed(request.headers.get("traceparent"))
         self.known = False
         """Who calls is known: a door that wants an identity has found one."""
+        self.seen = _furthest(_positions(request))
+        """What the caller has seen, here and elsewhere."""
         self._tx: Tx | None = None
         self._stack = AsyncExitStack()
         self._claimed: tuple[str, str, bytes] | None = None
@@ -92,7 +117,7 @@ class Unit:
         """The request's transaction, begun now if it was not."""
         if self._tx is None:
             context = Context(flow_id=self.flow_id, traceparent=self.traceparent)
-            self._tx = await self._stack.enter_async_context(self.database.transaction(context=context, readonly=not self.writes))
+            self._tx = await self._stack.enter_async_context(self.database.transaction(context=context, readonly=not self.writes, within=_PATIENCE))
         return self._tx
 
     async def claim(self, caller: str) -> None:
@@ -133,7 +158,7 @@ class Unit:
     async def _complete(self, tx: Tx, response: Response) -> None:
         positions = await tx.positions()
         if positions:
-            response.headers["Mesh-Position"] = ", ".join(str(p) for p in _furthest(_positions(self.request) + positions))
+            response.headers["Mesh-Position"] = ", ".join(str(p) for p in _furthest(self.seen + positions))
         if response.status_code == 202 and tx.context.flow_id:
             response.headers.setdefault("Location", f"{settings().console_url}/flows/{tx.context.flow_id}")
         if self._claimed:
@@ -145,8 +170,47 @@ class Unit:
                 caller, hashlib.sha256(key.encode()).hexdigest(), digest, response.status_code, headers, _sealed(key, bytes(response.body)),
             )  # fmt: skip
 
+    async def catch_up(self, *, known: bool) -> bool:
+        """Waits until this service has applied what the caller has seen elsewhere. False when it had before: then nothing has changed.
+
+        Comes before anything is written. Raises :class:`NotSeenYet`, :class:`TooManyWait`.
+        """
+        behind = await self._behind(self._followed()) if self.seen else []
+        if not behind:
+            return False
+        with _place(known):
+            deadline, pause = time.monotonic() + _POSITION_WAIT, 0.002
+            while behind:
+                if time.monotonic() > deadline:
+                    raise NotSeenYet
+                await self.release()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.05)
+                behind = await self._behind(behind)
+        return True
+
+    def _followed(self) -> list[tuple[str, Position]]:
+        """What of it this service reads, each with who reads it."""
+        applier, read = self.request.app.state.applier, settings().mesh_services.split(",")
+        return [(r, p) for p in self.seen if p.source in read for r in READERS if applier.follows(r, p.source, p.stream)]
+
+    async def _behind(self, pairs: list[tuple[str, Position]]) -> list[tuple[str, Position]]:
+        """Those that have not come as far."""
+        if not pairs:
+            return []
+        tx = await self.tx()
+        rows = await tx.records(
+            "SELECT reader, source, stream, epoch, seq FROM positions JOIN unnest($1::text[], $2::text[], $3::text[]) AS u (r, s, n) "
+            "ON reader = u.r AND source = u.s AND stream = u.n",
+            [r for r, _ in pairs], [p.source for _, p in pairs], [p.stream for _, p in pairs],
+        )  # fmt: skip
+        at = {(r["reader"], r["source"], r["stream"]): (r["epoch"], r["seq"]) for r in rows}
+        return [(r, p) for r, p in pairs if at.get((r, p.source, p.stream), (0, 0)) < (p.epoch, p.seq)]
+
     async def release(self) -> None:
-        """Ends the transaction before its handler ends: a handler that waits or computes holds no connection. The next claims its key anew."""
+        """Ends the transaction before the handler ends, when nothing was written yet: who waits or computes holds no connection. The next claims its key
+        anew.
+        """
         await self._stack.aclose()
         self._tx = self._claimed = None
 
@@ -164,8 +228,11 @@ class Unit:
 
 
 def _positions(request: Request) -> list[Position]:
-    """What the caller has seen. Raises ValueError."""
-    return [Position.parse(t) for t in request.headers.get("Mesh-Position", "").split(",") if t.strip()]
+    """What the caller has seen. Raises :class:`BadPosition`."""
+    try:
+        return [Position.parse(t) for t in request.headers.get("Mesh-Position", "").split(",") if t.strip()]
+    except ValueError as error:
+        raise BadPosition from error
 
 
 def _furthest(positions: list[Position]) -> list[Position]:
@@ -213,9 +280,6 @@ class UnitRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def in_transaction(request: Request) -> Response:
-            late = await _wait_for_positions(request)
-            if late:
-                return late
             try:
                 return await _attempt(request, handler)
             except TablesChanged:
@@ -257,50 +321,16 @@ def _describe(request: Request, response: Response) -> None:
         response.headers.setdefault("ETag", etag(orjson.loads(body)))
 
 
-class _Waiting:
-    """Nobody is known yet while a request waits: what may wait at once is bounded for all together."""
-
-    requests = 0
+_waiting: Counter[bool] = Counter()
 
 
-async def _wait_for_positions(request: Request) -> Response | None:
-    """Waits until this service has applied what the caller has seen elsewhere. None when it has, a 503 when it takes too long."""
+@contextmanager
+def _place(known: bool) -> Iterator[None]:
+    """A place among those who wait. Who is not known takes none from those who are."""
+    if _waiting[known] >= _MOST_WAITING[known]:
+        raise TooManyWait
+    _waiting[known] += 1
     try:
-        wanted = _furthest(_positions(request))
-    except ValueError:
-        return standard(422, "Mesh-Position must hold tokens as they came in an answer, separated by commas.")
-    if not wanted:
-        return None
-    if _Waiting.requests >= _MOST_WAITING:
-        return standard(503, "Too many requests wait for changes already. Try again.", {"Retry-After": "1"})
-    _Waiting.requests += 1
-    try:
-        return await _wait_for(request, wanted)
+        yield
     finally:
-        _Waiting.requests -= 1
-
-
-async def _wait_for(request: Request, wanted: list[Position]) -> Response | None:
-    applier, read = request.app.state.applier, settings().mesh_services.split(",")
-    pairs = [(r, p) for p in wanted if p.source in read for r in READERS if applier.follows(r, p.source, p.stream)]
-    deadline = time.monotonic() + _POSITION_WAIT
-    pause = 0.002
-    while pairs:
-        pairs = await _behind(request.app.state.database, pairs)
-        if pairs and time.monotonic() > deadline:
-            return standard(503, "This service has not yet seen your earlier change. Try again.", {"Retry-After": "1"})
-        if pairs:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
-    return None
-
-
-async def _behind(database: Database, pairs: list[tuple[str, Position]]) -> list[tuple[str, Position]]:
-    async with database.transaction(readonly=True) as tx:
-        rows = await tx.records(
-            "SELECT reader, source, stream, epoch, seq FROM positions JOIN unnest($1::text[], $2::text[], $3::text[]) AS u (r, s, n) "
-            "ON reader = u.r AND source = u.s AND stream = u.n",
-            [r for r, _ in pairs], [p.source for _, p in pairs], [p.stream for _, p in pairs],
-        )  # fmt: skip
-    at = {(r["reader"], r["source"], r["stream"]): (r["epoch"], r["seq"]) for r in rows}
-    return [(r, p) for r, p in pairs if at.get((r, p.source, p.stream), (0, 0)) < (p.epoch, p.seq)]
+        _waiting[known] -= 1

@@ -18,6 +18,7 @@ from deploy import jars, kafka, process, topics
 from deploy.kafka import Broker
 from deploy.plan import Plan, with_ports
 from deploy.state import State
+from schemas.feed import agent_user
 from services.agent.inbox import Record
 from tests.agent.server import Server
 from tests.agent.world import ASSIGNMENTS
@@ -79,7 +80,7 @@ class Bus:
             self.grant(topic)
 
     def grant(self, topic: str) -> None:
-        user = f"User:agent-{PLANE}"
+        user = f"User:{agent_user(PLANE)}"
         bindings = [
             AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, user, "*", operation, AclPermissionType.ALLOW)
             for operation in (AclOperation.READ, AclOperation.DESCRIBE)
@@ -112,7 +113,7 @@ def observed(message: dict[str, Any], resource: UUID) -> dict[str, Any] | None:
 
 class AgentProcess:
     def __init__(self, broker: Broker, server: Server, folder: Path) -> None:
-        user = topics.agent_user(PLANE)
+        user = agent_user(PLANE)
         self._environment = {
             "PATH": os.environ["PATH"], "AGENT_STATE_DIR": str(folder / "agent state"),
             "DATA_PLANE_ID": PLANE, "DATA_PLANE_URL": server.url, "DATA_PLANE_HOST": server.host, "DATA_PLANE_PORT": str(server.port),

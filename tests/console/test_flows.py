@@ -4,14 +4,17 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import jwt
 import orjson
 import pytest
 
 from shared.changes import minted_at, new_flow_id
+from shared.http.callers import LEEWAY
 from tests.console.stuck import failing_subscriptions
 from tests.flows.people import verify
 from tests.mesh import Customer, Door, TestMesh, eventually
@@ -36,7 +39,9 @@ def events(who: Door, flow_id: str, last: str | None = None) -> Iterator[tuple[s
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         event: dict[str, str] = {}
+        end = time.monotonic() + 60
         for line in answer.iter_lines():
+            assert time.monotonic() < end, "the stream goes on: something is said every 15 s"
             name, _, value = line.partition(": ")
             if name:
                 event[name] = value
@@ -123,6 +128,37 @@ def test_events_tell_every_change_of_a_flow_and_end_with_it(mesh: TestMesh, cust
     first, last = told[0][0], told[-1][0]
     assert [id for id, _ in events(customer, flow, last=first)] == [last], "who was cut off goes on where they were"
     assert list(events(customer, flow, last=last)) == [], "nothing is new after the last event"
+
+
+def test_events_end_with_the_session_the_key_or_the_token_that_they_were_asked_for_with(mesh: TestMesh, verified: Customer) -> None:
+    customer = verified
+    flow = customer.post("org", f"/orgs/{customer.org_id}/invitations", {"email": "somebody@example.com", "role": "member"}).json()["flow_id"]
+    eventually(lambda: flow_of(customer, flow)["state"] == "waiting_person")
+    key = customer.post("user", "/me/api-keys", {"name": "a dashboard", "scopes": ["read"]}).json()
+    session, expiring = Door(mesh.urls, mesh.sign_in(customer.email)), Door(mesh.urls, ending(mesh, customer, timedelta(seconds=5)))
+    asking = [session, Door(mesh.urls, key["secret"]), expiring]
+    for who in asking:
+        eventually(lambda who=who: who.get("console", f"/flows/{flow}").status_code == 200)  # type: ignore[misc]
+    listening = [events(who, flow) for who in asking]
+    assert all(next(one) for one in listening)
+    assert customer.delete("user", f"/me/api-keys/{key['id']}").status_code == 204
+    assert session.delete("user", "/sessions/current").status_code == 204
+    since, took = time.monotonic(), []
+    for one in listening:
+        assert list(one) == [], "it ends without a word"
+        took.append(time.monotonic() - since)
+    assert took[1] < 2
+    assert took[2] < 7
+    assert [who.get("console", f"/flows/{flow}").status_code for who in asking] == [401] * 3
+
+
+def ending(mesh: TestMesh, who: Customer, after: timedelta) -> str:
+    """An access token of theirs, signed with the real key, that no door takes after that time."""
+    token = who.headers["Authorization"].removeprefix("Bearer ")
+    key_id = jwt.get_unverified_header(token)["kid"]
+    real = mesh.rows('SELECT private_key FROM "user".signing_keys WHERE id = $1', UUID(key_id))[0]["private_key"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return jwt.encode(claims | {"exp": datetime.now(UTC) + after - timedelta(seconds=LEEWAY)}, real, "EdDSA", {"kid": key_id})
 
 
 def test_operators_see_flows_of_everybody_with_counts_for_each_step(mesh: TestMesh, customer: Customer) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -71,6 +72,24 @@ class Probe:
         """An applier whose reactions run these functions for every :class:`Thing` inserted."""
         reactions = [Reaction(f"probe.{f.__name__}", Pattern(Thing, "inserted"), f, None, many, catch_up) for f in functions]
         return Applier(self.database, reactions, await replicas_of(self.database.pool, "probe"), activated=activated)
+
+    async def as_admin(self, statements: str) -> None:
+        """One transaction in the probe's schema."""
+        await self.admin.execute(f"SET LOCAL search_path = probe; {statements}")
+
+    @asynccontextmanager
+    async def restored(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """New connections find another database than the one written into, until it is said that nothing was lost."""
+
+        async def say() -> None:
+            await self.as_admin("SELECT restored(nothing_lost => true)")
+
+        await self.as_admin("SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET identity = 'another cluster/00000001'")
+        await self.database.pool.expire_connections()
+        try:
+            yield say
+        finally:
+            await say()
 
     async def effects(self, log: Log) -> list[int]:
         """The values that reactions wrote for the log's tenant, in the order they were written."""

@@ -11,18 +11,14 @@ from shared import healing
 from shared.changes import Context, first_of
 from shared.errors import RowTooLarge
 from shared.tx import Database, Restored, UnsafeRole
-from tests.kit.conftest import Probe
+from tests.kit.conftest import Log, Probe, record
+from tests.kit.doors import application, client
 from tests.mesh import TestMesh
 
 
 def tenant() -> tuple[uuid.UUID, str]:
     org = uuid.uuid4()
     return org, f"org:{org}"
-
-
-async def as_admin(probe: Probe, statements: str) -> None:
-    """One transaction in the probe's schema."""
-    await probe.admin.execute(f"SET LOCAL search_path = probe; {statements}")
 
 
 async def test_an_insert_update_and_delete_are_records_one_two_three(probe: Probe) -> None:
@@ -122,20 +118,34 @@ async def test_transactions_over_the_same_streams_in_opposite_order_do_not_deadl
 
 
 async def test_a_database_that_was_restored_is_entered_only_when_somebody_has_said_so(probe: Probe, probe_url: str) -> None:
-    await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET identity = 'another cluster/00000001'")
-    with pytest.raises(Restored, match="mesh restored"):
-        await Database.connect(probe_url, "probe")
-    await as_admin(probe, "SELECT restored(nothing_lost => true)")
-    database = await Database.connect(probe_url, "probe")
+    async with probe.restored() as say_nothing_was_lost:
+        with pytest.raises(Restored, match="mesh restored"):
+            await Database.connect(probe_url, "probe")
+        await say_nothing_was_lost()
+        database = await Database.connect(probe_url, "probe")
     assert await database.pool.fetchval("SELECT epoch FROM incarnation") == 1
     await database.close()
+
+
+async def test_until_somebody_has_said_so_requests_are_told_to_come_again_and_changes_wait(probe: Probe, log: Log) -> None:
+    applier, caller = await probe.applier(record), client(application(probe.database), "127.0.0.1")
+    async with probe.restored() as say_nothing_was_lost:
+        refused = await caller.get("/open")
+        assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "1")
+        applying = asyncio.create_task(applier.apply([log.change(1)]))
+        await asyncio.sleep(0.3)
+        assert not applying.done()
+        await say_nothing_was_lost()
+        await asyncio.wait_for(applying, 10)
+    assert await probe.effects(log) == [1]
+    assert (await caller.get("/open")).status_code == 200
 
 
 async def test_a_restored_database_restates_all_it_holds_in_a_new_epoch(probe: Probe) -> None:
     _, stream = tenant()
     async with probe.database.transaction(stream) as tx:
         await tx.run("INSERT INTO effects (value) VALUES (5)")
-    await as_admin(probe, "SELECT restored()")
+    await probe.as_admin("SELECT restored()")
     try:
         await healing.restate_wanted(probe.database)
         old, *new = await probe.changes(stream)
@@ -162,7 +172,7 @@ async def test_a_stream_that_a_restored_database_does_not_know_is_restated_as_em
         assert end.after == {"marker": "end", "since": start.seq}
         assert start.seq == first_of(start.epoch)
     finally:
-        await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
+        await probe.as_admin("SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
 
 
 async def test_no_tenant_means_no_rows_and_another_tenant_sees_none(probe: Probe) -> None:

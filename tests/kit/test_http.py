@@ -11,12 +11,14 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from shared.http import limits
+from shared.bus import Applier
+from shared.http import limits, unit
 from shared.http.callers import new_api_key
 from shared.http.limits import Window
 from shared.log import _Json
 from shared.settings import settings
-from tests.kit.conftest import Log, Probe
+from shared.tx import Database
+from tests.kit.conftest import Log, Probe, record
 from tests.kit.doors import application, client
 
 
@@ -33,11 +35,15 @@ async def app(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fa
 async def key_of(probe: Probe, person: uuid.UUID) -> str:
     """An API key, as it comes from the user service."""
     secret = new_api_key(person)
+    await keep_key(probe, person, secret)
+    return secret
+
+
+async def keep_key(probe: Probe, person: uuid.UUID, secret: str) -> None:
     await probe.admin.execute(
         "INSERT INTO probe.api_keys (id, user_id, secret_hash, scopes, state) VALUES (gen_random_uuid(), $1, $2, '{read}', 'active')",
         person, hashlib.sha256(secret.encode()).hexdigest(),
     )  # fmt: skip
-    return secret
 
 
 async def answers(caller: httpx.AsyncClient, path: str, times: int) -> list[int]:
@@ -68,6 +74,70 @@ async def test_a_request_that_meets_a_table_as_it_is_migrated_is_carried_out_onc
     await probe.admin.execute("ALTER TABLE probe.effects DROP COLUMN later")
     assert (await caller.post("/effects", json=effect)).status_code == 201
     assert await probe.effects(log) == [1] * 9
+
+
+async def test_a_request_that_gets_no_connection_in_time_is_told_to_come_again(
+    app: FastAPI, probe: Probe, probe_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Postgres hangs: those who came first hold all connections until their statements are given up."""
+    monkeypatch.setattr(unit, "_PATIENCE", 0.2)
+    app.state.database = await Database.connect(probe_url, "probe", size=1)
+    async with app.state.database.session(), asyncio.timeout(3):
+        refused = await client(app).get("/open")
+    assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "1")
+    assert (await client(app).get("/open")).status_code == 200
+    await app.state.database.close()
+
+
+def position(log: Log, seq: int) -> dict[str, str]:
+    """The header of who has seen so many changes of another service."""
+    return {"Mesh-Position": f"other/{log.stream}/{log.epoch}.{seq}"}
+
+
+@pytest.fixture
+async def reader(app: FastAPI, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> Applier:
+    """The door's service reads the other one; those of this machine are not counted narrowly, and nobody waits for long."""
+    for name, value in (("MESH_SERVICES", "other"), ("RATE_LIMIT_LOOPBACK_PER_MINUTE", "1000")):
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    monkeypatch.setattr(unit, "_POSITION_WAIT", 2.0)
+    app.state.applier = await probe.applier(record)
+    return app.state.applier
+
+
+async def test_who_is_not_known_keeps_nobody_from_waiting_for_what_they_have_seen(app: FastAPI, reader: Applier, probe: Probe, log: Log) -> None:
+    future, seen = position(Log(), 7), position(log, 1)
+    async with asyncio.timeout(1):
+        assert (await client(app).get("/open", headers=future)).status_code == 200, "nobody is kept waiting who need not be known"
+        assert (await client(app).get("/mine", headers=future)).status_code == 401
+    guessed = client(app, "127.0.0.1", new_api_key(uuid.uuid4()))
+    guesses = [asyncio.create_task(guessed.get("/mine", headers=future)) for _ in range(120)]
+    await asyncio.sleep(0.5)
+    waiting = asyncio.create_task(client(app, "127.0.0.1", await key_of(probe, uuid.uuid4())).get("/mine", headers=seen))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await reader.apply([log.change(1)])
+    assert (await waiting).status_code == 200
+    assert {(await guess).status_code for guess in guesses} == {503}
+
+
+async def test_guessing_a_key_counts_before_anything_is_waited_for(app: FastAPI, reader: Applier, log: Log) -> None:
+    guessed = client(app, token=new_api_key(uuid.uuid4()))
+    answers = [await guessed.get("/mine", headers=position(log, 7)) for _ in range(4)]
+    assert [a.status_code for a in answers] == [503, 503, 503, 429]
+
+
+async def test_a_key_that_was_made_or_revoked_before_what_the_caller_has_seen_is_known_or_refused(
+    app: FastAPI, reader: Applier, probe: Probe, log: Log
+) -> None:
+    person = uuid.uuid4()
+    made, revoked = new_api_key(person), await key_of(probe, person)
+    waiting = [asyncio.create_task(client(app, "127.0.0.1", key).get("/mine", headers=position(log, 1))) for key in (made, revoked)]
+    await asyncio.sleep(0.3)
+    await probe.admin.execute("UPDATE probe.api_keys SET state = 'revoked' WHERE user_id = $1", person)
+    await keep_key(probe, person, made)
+    await reader.apply([log.change(1)])
+    assert [(await answer).status_code for answer in waiting] == [200, 401]
 
 
 async def test_a_caller_is_counted_for_itself_and_for_the_person_it_acts_for(app: FastAPI, probe: Probe) -> None:

@@ -20,6 +20,7 @@ from deploy import topics
 from deploy.plan import Plan
 from deploy.process import Command
 from deploy.stack import Mesh
+from schemas.feed import agent_user
 from shared.changes import Context
 from shared.tx import Database
 from tests.bench.bus import until
@@ -128,7 +129,7 @@ async def _ship(mesh: Mesh, planes: list[str], folder: Path) -> AsyncIterator[as
     argv = [sys.executable, "-m", "tests.bench.fleet"]
     process = await asyncio.create_subprocess_exec(*argv, cwd=CHECKOUT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     told: dict[str, Any] = {"bootstrap": mesh.broker.bootstrap, "folder": str(folder)}
-    told["passwords"] = {plane: mesh.broker.password(topics.agent_user(plane)) for plane in planes}
+    told["passwords"] = {plane: mesh.broker.password(agent_user(plane)) for plane in planes}
     try:
         if process.stdin:
             process.stdin.write(json.dumps(told).encode() + b"\n")
