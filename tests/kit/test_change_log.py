@@ -156,13 +156,13 @@ async def test_a_restored_database_restates_all_it_holds_in_a_new_epoch(probe: P
         assert (raised.context.by, raised.row["epoch"]) == ("operator", epoch)
         assert min(c.seq for c in new) > old.seq + 1_000_000, "above whatever was given out and lost"
     finally:
-        await as_admin(probe, "SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
+        await probe.as_admin("SELECT lock_streams('{global:incarnation}'); UPDATE incarnation SET epoch = 1")
 
 
 async def test_a_stream_that_a_restored_database_does_not_know_is_restated_as_empty(probe: Probe) -> None:
     """Somebody who holds copies of it asks for its beginning."""
     _, lost = tenant()
-    await as_admin(probe, "SELECT restored()")
+    await probe.as_admin("SELECT restored()")
     try:
         async with probe.database.transaction() as tx:
             await tx.run("SELECT send_again($1, 1, 1)", lost)
