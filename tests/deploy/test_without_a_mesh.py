@@ -3,19 +3,23 @@
 import hashlib
 import os
 import re
+import signal
 import socket
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from deploy import doctor, jars, topics
+from deploy import doctor, jars, process, topics
 from deploy.cli import app
 from deploy.errors import MeshError
 from deploy.jars import Jar
 from deploy.plan import Plan, data_plane_names, with_ports
+from deploy.process import Command, Running
 from deploy.stack import Mesh
 from deploy.state import CHECKOUT, State, cache_folder
 from deploy.supervisor import pause
@@ -68,6 +72,42 @@ def test_a_reset_removes_what_a_mesh_has_and_leaves_the_cache(tmp_path: Path, mo
     assert CliRunner().invoke(app, ["reset", "--yes"]).exit_code == 0
     assert not (tmp_path / "state").exists()
     assert (tmp_path / "cache").exists()
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[Callable[[str], Running]]:
+    """Starts a process under a name of the mesh in ``tmp_path``, which does nothing."""
+    state, started = State(tmp_path), []
+    state.create()
+
+    def start(name: str) -> Running:
+        started.append(process.start(state, Command(name, [sys.executable, "-c", "import time; time.sleep(60)"])))
+        return started[-1]
+
+    yield start
+    process.stop(started, signal.SIGKILL)
+
+
+def test_nothing_is_restarted_where_no_supervisor_would_start_it_again(tmp_path: Path, stand_in: Callable[[str], Running]) -> None:
+    with pytest.raises(MeshError, match="Nothing runs here") as nothing:
+        Mesh(State(tmp_path)).restart("org")
+    assert nothing.value.code == 3
+    org = stand_in("org")
+    with pytest.raises(MeshError, match="No supervisor runs") as alone:
+        Mesh(State(tmp_path)).restart("org")
+    assert "mesh up" in alone.value.hint
+    assert org.alive
+
+
+def test_the_supervisor_is_neither_offered_to_be_restarted_nor_ended_by_it(tmp_path: Path, stand_in: Callable[[str], Running]) -> None:
+    supervisor, _ = stand_in("supervisor"), stand_in("org")
+    with pytest.raises(MeshError, match="No process is called nonsense") as offered:
+        Mesh(State(tmp_path)).restart("nonsense")
+    assert offered.value.hint == "Running: org"
+    with pytest.raises(MeshError, match="supervisor") as refused:
+        Mesh(State(tmp_path)).restart("supervisor")
+    assert "mesh up" in refused.value.hint
+    assert supervisor.alive
 
 
 def test_make_alone_lists_every_target_that_is_for_people() -> None:
