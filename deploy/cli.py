@@ -52,10 +52,13 @@ def up(
 ) -> None:
     """Start the mesh, or adjust the one that runs. Data is kept."""
     began = time.monotonic()
-    mesh = Mesh.start(
-        State.default().root, port_base=port_base, data_planes=data_planes, databases=databases,
-        replicas=None if replicas is None else parse_replicas(replicas), report=Reporter(),
-    )  # fmt: skip
+    try:
+        mesh = Mesh.start(
+            State.default().root, port_base=port_base, data_planes=data_planes, databases=databases,
+            replicas=None if replicas is None else parse_replicas(replicas), report=Reporter(),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise MeshError("Interrupted: what has been started runs on.", "mesh up goes on with it, mesh down ends it", code=130) from None
     terminal.line(f"\n[green]The mesh is up[/] after {time.monotonic() - began:.1f} s.")
     _links(mesh.status())
 
@@ -143,7 +146,7 @@ def _pids(part: Document) -> str:
 def logs(
     name: Annotated[str, typer.Argument(help="A process: org, kafka, agent-local, supervisor, …")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is written from now on.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", help="How many of the last lines.")] = 50,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,
 ) -> None:
     """Print the log of one process."""
     path = State.default().log(name)
@@ -182,10 +185,8 @@ def restart(name: Annotated[str, typer.Argument(help="A process: org, kafka, age
 def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """End everything and remove all of its data and passwords. The cache stays."""
     state = State.default()
-    if not yes and not sys.stdin.isatty():
-        raise MeshError("Removing the mesh with all its data must be confirmed, and nobody can be asked here.", "mesh reset --yes")
     if not yes:
-        typer.confirm(f"Remove the mesh in {state.root} with all its data?", abort=True)
+        terminal.confirm("Removing the mesh with all its data", f"Remove the mesh in {state.root} with all its data?", "mesh reset --yes")
     _mesh().reset()
     terminal.line("The mesh and its data are gone.")
 

@@ -32,7 +32,7 @@ def messages(to: str | None = None) -> list[dict[str, Any]]:
 @app.command("list")
 def list_mails(
     to: Annotated[str | None, typer.Option(help="Only mails to this address.")] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List mails, newest first."""

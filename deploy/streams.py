@@ -43,14 +43,21 @@ def restored(
     service: Annotated[str | None, typer.Option(help="A service of the database that was restored.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every database of the mesh was.")] = False,
     nothing_lost: Annotated[bool, typer.Option("--nothing-lost", help="A failover that kept every commit: only go on.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say that a database was restored from a backup, or lost commits in a failover: everybody starts over with what it holds."""
+    """Say that a database was restored from a backup, or lost commits in a failover: everybody starts over with what it holds.
+
+    It asks first, and says whether the database is really another one: on one that was not restored, everything is only restated. Nothing is
+    asked with --nothing-lost.
+    """
     mesh = Mesh(State.default())
     if (service is None) != everything:
         raise MeshError("Say which database was restored.", "mesh restored --service org (with all services of its database), or: mesh restored --all", code=2)
     if service and service not in SERVICES:
         raise MeshError(f"There is no service {service}.", f"There are: {', '.join(SERVICES)}", code=2)
+    if not (yes or nothing_lost):
+        _confirm(mesh, f"--service {service}" if service else "--all")
     epochs: dict[str, int] = {}
     for database in [mesh.plan.database_of(service)] if service else mesh.plan.placement:
         if not nothing_lost:
@@ -60,6 +67,19 @@ def restored(
         terminal.show_json({"epochs": epochs})
     else:
         terminal.table([name, f"epoch {epoch}"] for name, epoch in epochs.items())
+
+
+def _confirm(mesh: Mesh, which: str) -> None:
+    held = _held(mesh)
+    found = f"Held, since it is not the database they wrote into: {', '.join(held)}." if held else "No service is held: each is in the database it wrote into."
+    terminal.confirm(f"{found} Starting over", f"{found} Have everybody start over with what the database holds?", f"mesh restored {which} --yes")
+
+
+def _held(mesh: Mesh) -> list[str]:
+    try:
+        return asyncio.run(mesh.databases.restored())
+    except (OSError, asyncpg.PostgresError) as error:
+        raise MeshError("Postgres does not answer.", "When it is up (mesh status), repeat this command.", code=3) from error
 
 
 async def _raise_epochs(mesh: Mesh, services: tuple[str, ...], *, nothing_lost: bool) -> dict[str, int]:

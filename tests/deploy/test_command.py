@@ -51,7 +51,7 @@ def test_down_of_nothing_is_well(tmp_path: Path) -> None:
 
 
 def test_what_is_not_understood_exits_2(tmp_path: Path) -> None:
-    for done in each(tmp_path, "nonsense", "logs nonsense", "up --replicas nonsense=2"):
+    for done in each(tmp_path, "nonsense", "logs nonsense", "up --replicas nonsense=2", "logs org -n 0", "logs org -n -3", "mail list --limit -1"):
         assert done.returncode == 2, done.args
 
 
@@ -152,9 +152,13 @@ def test_a_restored_database_is_found_and_one_command_goes_on_with_it(bus: Mesh,
     assert "mesh restored" in finding["mend"]
     unsaid = mesh(bus.state.root, "restored")
     assert (unsaid.returncode, "mesh restored --all" in unsaid.stderr) == (2, True)
-    done = mesh(bus.state.root, "restored", "--all", "--json")
+    unconfirmed = mesh(bus.state.root, "restored", "--all")
+    assert (unconfirmed.returncode, "mesh restored --all --yes" in unconfirmed.stderr) == (1, True)
+    assert "not the database they wrote into: user, org" in unconfirmed.stderr
+    done = mesh(bus.state.root, "restored", "--all", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert min(json.loads(done.stdout)["epochs"].values()) > 1
+    assert "No service is held" in mesh(bus.state.root, "restored", "--all").stderr
     bus.wait_healthy()
     write_change(bus, "org:after")
     assert travels(bus, "org:after"), "the connector goes on where the database is, not where it was"

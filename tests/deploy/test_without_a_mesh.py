@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from typer.testing import CliRunner
 
 from deploy import doctor, jars, process, topics
 from deploy.cli import app
+from deploy.databases import Databases
 from deploy.errors import MeshError
 from deploy.jars import Jar
 from deploy.plan import Plan, data_plane_names, with_ports
@@ -36,6 +38,39 @@ def test_ports_are_fixed_unless_others_are_asked_for_and_stay_with_a_mesh() -> N
     free = with_ports(Plan(), 0)
     assert not set(free.ports.values()) & set(usual.ports.values())
     assert with_ports(free, None).ports == free.ports
+
+
+def test_what_is_added_later_gets_the_port_it_would_have_had_from_the_beginning_unless_that_is_taken() -> None:
+    alone, both = (with_ports(Plan(data_planes=data_plane_names(count)), 20400) for count in (1, 2))
+    added = alone.model_copy(update={"data_planes": data_plane_names(2)})
+    assert with_ports(added, None).ports == both.ports
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", both.ports["dataplane-local-2"]))
+        other.listen()
+        assert with_ports(added, None).ports.keys() == both.ports.keys()
+        assert with_ports(added, None).ports["dataplane-local-2"] != both.ports["dataplane-local-2"]
+
+
+def test_ports_that_need_privileges_are_told_from_ports_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bind = socket.socket.bind
+
+    def as_an_ordinary_user(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[1] < 1024:
+            raise PermissionError
+        bind(self, address)
+
+    monkeypatch.setattr(socket.socket, "bind", as_an_ordinary_user)
+    with pytest.raises(MeshError, match=r"^Ports below 1024 need privileges") as refused:
+        Mesh.start(tmp_path, port_base=80)
+    assert "mesh up --port-base" in refused.value.hint
+
+
+def test_an_interrupted_start_says_how_to_go_on_and_how_to_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_STATE", str(tmp_path))
+    monkeypatch.setattr(Mesh, "start", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(MeshError, match="Interrupted") as interrupted:
+        CliRunner().invoke(app, ["up"], catch_exceptions=False)
+    assert (interrupted.value.code, "mesh up" in interrupted.value.hint, "mesh down" in interrupted.value.hint) == (130, True, True)
 
 
 def test_a_data_plane_with_customers_in_it_is_not_taken_away(tmp_path: Path) -> None:
@@ -72,6 +107,17 @@ def test_a_reset_removes_what_a_mesh_has_and_leaves_the_cache(tmp_path: Path, mo
     assert CliRunner().invoke(app, ["reset", "--yes"]).exit_code == 0
     assert not (tmp_path / "state").exists()
     assert (tmp_path / "cache").exists()
+
+
+def test_who_is_to_start_over_is_asked_first_and_told_how_to_say_so_where_nobody_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_STATE", str(tmp_path))
+    with_ports(Plan(), 0).save(State(tmp_path))
+    with pytest.raises(MeshError, match="Postgres does not answer"):
+        CliRunner().invoke(app, ["restored", "--all"], catch_exceptions=False)
+    monkeypatch.setattr(Databases, "restored", AsyncMock(return_value=[]))
+    with pytest.raises(MeshError, match=r"No service is held.* must be confirmed") as refused:
+        CliRunner().invoke(app, ["restored", "--service", "org"], catch_exceptions=False)
+    assert refused.value.hint == "mesh restored --service org --yes"
 
 
 @pytest.fixture
