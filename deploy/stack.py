@@ -256,6 +256,7 @@ class Mesh:
         self._refuse_containers()
         self._check_restart(name)
         number = signal.SIGINT if _is_server(name) else signal.SIGTERM
+        self.state.ordered(name).touch()
         pid = self.kill(name, number)
         self.wait(lambda: self.pid(name) not in (None, pid), timeout, f"{name} to start again")
         self.wait_healthy(timeout)
