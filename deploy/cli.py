@@ -96,9 +96,12 @@ def _server_row(name: str, server: Document) -> list[str]:
 @app.command()
 def down() -> None:
     """End everything. Data is kept."""
-    began = time.monotonic()
-    _mesh().stop()
-    terminal.line(f"The mesh is down after {time.monotonic() - began:.1f} s; its data is kept.")
+    began, mesh = time.monotonic(), _mesh()
+    mesh.stop()
+    if mesh.state.plan.exists():
+        terminal.line(f"The mesh is down after {time.monotonic() - began:.1f} s; its data is kept.")
+    else:
+        terminal.line(f"There is no mesh in {mesh.state.root}, and nothing of it runs.")
 
 
 @app.command()
@@ -114,7 +117,8 @@ def status(
         terminal.table(_status_rows(document))
         if show_secrets:
             terminal.heading("Secrets")
-            terminal.table([["kafka", kafka] for kafka in [" / ".join(document["kafka"]["admin"].values())]])
+            kafka, connect = document["kafka"]["admin"], document["connect"]
+            terminal.table([[name, f"{one['username']} / {one['password']}"] for name, one in (("kafka", kafka), ("connect", connect))])
             terminal.table([[name, server["url"]] for name, server in _servers(document)])
             terminal.table([["operator token", document["operator_token"]]])
     raise typer.Exit(0 if document["healthy"] else 1)
@@ -237,7 +241,10 @@ def token() -> None:
 def main() -> None:
     """Run the command; every failure that a person can mend is one line, with the next step below it."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, and not when the interpreter ends: nobody may be reading any more
     except MeshError as error:
         terminal.problem(error.problem, error.hint)
         sys.exit(error.code)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, Mock
+from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
 
-from deploy import doctor, jars, process, topics
+from deploy import doctor, flows, jars, process, topics
 from deploy.cli import app
 from deploy.databases import Databases
 from deploy.errors import MeshError
@@ -120,6 +121,59 @@ def test_who_is_to_start_over_is_asked_first_and_told_how_to_say_so_where_nobody
     assert refused.value.hint == "mesh restored --service org --yes"
 
 
+@pytest.mark.parametrize(
+    ("words", "next_step"),
+    [("flows show nope", "mesh flows list"), ("flows cancel nope", "mesh flows list"), ("parked retry nope", "mesh parked list"),
+     ("restate --service nope", "provisioning"), ("resend --service nope --stream global:plans", "provisioning"), ("restored --service nope", "provisioning"),
+     ("resend --service org --stream nonsense", "org:<id>"), ("restate --service org --stream org:7", "org:<id>")],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_said_in_words_with_the_next_step(words: str, next_step: str) -> None:
+    with pytest.raises(MeshError, match=r"nope|nonsense|org:7") as refused:
+        CliRunner().invoke(app, words.split(), catch_exceptions=False)
+    assert (refused.value.code, next_step in refused.value.hint) == (2, True)
+
+
+def test_where_nothing_runs_the_doctor_says_so_and_down_promises_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_STATE", str(tmp_path))
+    assert re.search(r"mesh +nothing runs here; .* mesh up", CliRunner().invoke(app, ["doctor"]).stdout)
+    assert "There is no mesh" in CliRunner().invoke(app, ["down"]).stdout
+    with_ports(Plan(), 0).save(State(tmp_path))
+    assert "its data is kept" in CliRunner().invoke(app, ["down"]).stdout
+
+
+def step_of(name: str, at: str | None, queued_ms: int | None = None) -> dict[str, Any]:
+    return {"name": name, "state": "met" if at else "pending", "at": at, "service": "org", "queued_ms": queued_ms, "what_to_do": None}
+
+
+def test_steps_are_told_in_the_order_they_were_met_and_those_to_come_where_they_are_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = "2026-01-01T00:00:00Z"
+    steps = [step_of("late", "2026-01-01T00:00:02Z", 7), step_of("to come", None), step_of("early", "2026-01-01T00:00:01Z")]
+    flow = {"flow": "sign up", "state": "running", "started_at": start, "steps": steps, "deviations": [], "stays": None, "data_age_ms": 3}
+    monkeypatch.setattr(flows, "ask", Mock(return_value=flow))
+    told = CliRunner().invoke(app, ["flows", "show", str(UUID(int=7))]).stdout
+    assert re.findall("early|to come|late", told) == ["early", "to come", "late"]
+    assert re.search(r"early +org +1000 ms +–$", told, re.MULTILINE)  # noqa: RUF001 - a dash is meant
+
+
+def test_a_flow_of_which_nothing_has_come_says_so_and_how_old_the_data_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = {"flow": None, "state": "starting", "started_at": None, "steps": [], "deviations": [], "stays": None, "data_age_ms": 95_000}
+    monkeypatch.setattr(flows, "ask", Mock(return_value=flow))
+    told = CliRunner().invoke(app, ["flows", "show", str(UUID(int=7))]).stdout
+    assert "Nothing of this flow has come yet" in told
+    assert "95 s old" in told
+    assert "mesh lag" in told
+
+
+@pytest.mark.parametrize("words", ["doctor", "doctor --json", "--help"])
+def test_a_reader_that_has_gone_is_no_trouble(tmp_path: Path, words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"MESH_STATE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "deploy.cli", *words.split()], env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.stderr == ""
+
+
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Iterator[Callable[[str], Running]]:
     """Starts a process under a name of the mesh in ``tmp_path``, which does nothing."""
@@ -189,6 +243,12 @@ def test_make_names_a_missing_prerequisite_and_what_mends_it() -> None:
     assert done.returncode != 0
     assert "Python 3.11 or newer is needed, and /nowhere/python3 is not it." in done.stdout
     assert "apt-get install python3" in done.stdout
+
+
+def test_make_says_what_to_do_behind_a_proxy_when_packages_cannot_be_fetched() -> None:
+    done = subprocess.run(["make", "env", "UV=false", "-W", "uv.lock"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "export UV_SYSTEM_CERTS=true REQUESTS_CA_BUNDLE=/" in done.stdout
 
 
 class Mirror:
