@@ -10,6 +10,10 @@ BIN := .venv/bin
 # uv is used where it is installed; otherwise it comes from PyPI into a private environment.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-tools/bin/uv)
 
+NOT_FETCHED := echo "error: the packages could not be fetched."; \
+  echo "  → UnknownIssuer, or a certificate that fails: behind a proxy that opens TLS, name its certificates, then run this command again:"; \
+  echo "    export UV_SYSTEM_CERTS=true REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt"; exit 1
+
 .PHONY: help env demo test test-apart test-fast faults drill bench lint format up down containers schemas openapi docs compose asyncapi clean
 
 help: ## Show these targets.
@@ -19,7 +23,7 @@ env: .venv/.synced ## Create or update the environment from uv.lock.
 
 .venv/.synced: uv.lock pyproject.toml | python $(filter .venv-tools/%,$(UV))
 	@echo "Installing the locked packages into .venv …"
-	@$(UV) sync --frozen --python "$(PYTHON)"
+	@$(UV) sync --frozen --python "$(PYTHON)" || { $(NOT_FETCHED); }
 	@touch $@
 
 .venv-tools/bin/uv: | python
@@ -27,7 +31,7 @@ env: .venv/.synced ## Create or update the environment from uv.lock.
 	@$(PYTHON) -m venv .venv-tools || { rm -rf .venv-tools; \
 	  echo "error: $(PYTHON) cannot make environments (ensurepip is missing)."; \
 	  echo "  → On Debian or Ubuntu: apt-get install python3-venv     then run this command again."; exit 1; }
-	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv || { $(NOT_FETCHED); }
 
 .PHONY: python
 python:

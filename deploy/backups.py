@@ -1,6 +1,7 @@
 """``mesh backup`` and ``mesh restore``: all databases of the control plane into a folder, and back."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,8 @@ def restore(folder: Folder, yes: Annotated[bool, typer.Option("--yes", "-y", hel
     _claim(mesh, folder)
     server = _server(_local(mesh))
     if server.data.exists() and not yes:
-        typer.confirm(f"Put the databases of {folder} in the place of those in {server.data}?", abort=True)
+        question = f"Put the databases of {folder} in the place of those in {server.data}?"
+        terminal.confirm("Putting other databases in the place of the present ones", question, f"mesh restore {shlex.quote(str(folder))} --yes")
     with mesh.without_postgres() as runs:
         server.replace_by(folder / _SERVER)
     if runs:

@@ -52,10 +52,13 @@ def up(
 ) -> None:
     """Start the mesh, or adjust the one that runs. Data is kept."""
     began = time.monotonic()
-    mesh = Mesh.start(
-        State.default().root, port_base=port_base, data_planes=data_planes, databases=databases,
-        replicas=None if replicas is None else parse_replicas(replicas), report=Reporter(),
-    )  # fmt: skip
+    try:
+        mesh = Mesh.start(
+            State.default().root, port_base=port_base, data_planes=data_planes, databases=databases,
+            replicas=None if replicas is None else parse_replicas(replicas), report=Reporter(),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise MeshError("Interrupted: what has been started runs on.", "mesh up goes on with it, mesh down ends it", code=130) from None
     terminal.line(f"\n[green]The mesh is up[/] after {time.monotonic() - began:.1f} s.")
     _links(mesh.status())
 
@@ -93,9 +96,12 @@ def _server_row(name: str, server: Document) -> list[str]:
 @app.command()
 def down() -> None:
     """End everything. Data is kept."""
-    began = time.monotonic()
-    _mesh().stop()
-    terminal.line(f"The mesh is down after {time.monotonic() - began:.1f} s; its data is kept.")
+    began, mesh = time.monotonic(), _mesh()
+    mesh.stop()
+    if mesh.state.plan.exists():
+        terminal.line(f"The mesh is down after {time.monotonic() - began:.1f} s; its data is kept.")
+    else:
+        terminal.line(f"There is no mesh in {mesh.state.root}, and nothing of it runs.")
 
 
 @app.command()
@@ -111,7 +117,8 @@ def status(
         terminal.table(_status_rows(document))
         if show_secrets:
             terminal.heading("Secrets")
-            terminal.table([["kafka", kafka] for kafka in [" / ".join(document["kafka"]["admin"].values())]])
+            kafka, connect = document["kafka"]["admin"], document["connect"]
+            terminal.table([[name, f"{one['username']} / {one['password']}"] for name, one in (("kafka", kafka), ("connect", connect))])
             terminal.table([[name, server["url"]] for name, server in _servers(document)])
             terminal.table([["operator token", document["operator_token"]]])
     raise typer.Exit(0 if document["healthy"] else 1)
@@ -143,7 +150,7 @@ def _pids(part: Document) -> str:
 def logs(
     name: Annotated[str, typer.Argument(help="A process: org, kafka, agent-local, supervisor, …")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is written from now on.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", help="How many of the last lines.")] = 50,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,
 ) -> None:
     """Print the log of one process."""
     path = State.default().log(name)
@@ -182,10 +189,8 @@ def restart(name: Annotated[str, typer.Argument(help="A process: org, kafka, age
 def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """End everything and remove all of its data and passwords. The cache stays."""
     state = State.default()
-    if not yes and not sys.stdin.isatty():
-        raise MeshError("Removing the mesh with all its data must be confirmed, and nobody can be asked here.", "mesh reset --yes")
     if not yes:
-        typer.confirm(f"Remove the mesh in {state.root} with all its data?", abort=True)
+        terminal.confirm("Removing the mesh with all its data", f"Remove the mesh in {state.root} with all its data?", "mesh reset --yes")
     _mesh().reset()
     terminal.line("The mesh and its data are gone.")
 
@@ -236,7 +241,10 @@ def token() -> None:
 def main() -> None:
     """Run the command; every failure that a person can mend is one line, with the next step below it."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, and not when the interpreter ends: nobody may be reading any more
     except MeshError as error:
         terminal.problem(error.problem, error.hint)
         sys.exit(error.code)

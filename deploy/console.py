@@ -1,14 +1,18 @@
 """The console as the ``mesh`` command speaks to it: as an operator, and waiting for what comes of an order."""
 
 import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Annotated, Any
+from uuid import UUID
 
 import requests
 import typer
 from rich.markup import escape
 
-from deploy import terminal
+from deploy import process, terminal
 from deploy.errors import MeshError
+from deploy.plan import Plan
 from deploy.stack import Mesh
 from deploy.state import State
 
@@ -31,14 +35,35 @@ def ask(path: str, body: Json | None = None, *, of: str = "console", **query: st
     try:
         answer = requests.request("GET" if body is None else "POST", url, params=wanted, json=body, headers=headers, timeout=70)
     except requests.RequestException as error:
-        raise MeshError(f"The service {of} does not answer.", "See why: mesh status", code=3) from error
+        raise MeshError(f"The service {of} does not answer.", after_silence(), code=3) from error
     if answer.ok:
         return dict(answer.json())
-    raise _refusal(of, answer)
+    raise _refusal(of, path, answer)
 
 
-def _refusal(service: str, answer: requests.Response) -> MeshError:
-    """What the caller can mend exits with 2."""
+def after_silence() -> str:
+    """What to do when nobody answers: look why, or start the mesh where nothing runs."""
+    state = State.default()
+    return "See why: mesh status" if process.recorded(state) or Plan.load(state).hosts else "Start the mesh: mesh up"
+
+
+def an_id(of: str, look: str) -> Callable[[str | None], str | None]:
+    """Checks an argument. ``look`` is the command that lists the ids there are."""
+
+    def check(value: str | None) -> str | None:
+        try:
+            return value and str(UUID(value))
+        except ValueError:
+            raise MeshError(f"{value} is not the id of {of}.", f"See which there are: {look}", code=2) from None
+
+    return check
+
+
+def _refusal(service: str, path: str, answer: requests.Response) -> MeshError:
+    """What the caller can mend exits with 2. What an operator does not find is not there: the service's own words are for members."""
+    _, kind, *rest = path.split("/")
+    if answer.status_code == HTTPStatus.NOT_FOUND and kind in {"flows", "parked"}:
+        return MeshError(f"Nothing is known here by the id {rest[0]}.", f"See which there are: mesh {kind} list", code=2)
     try:
         said = str(answer.json()["detail"])
     except (ValueError, KeyError):

@@ -36,7 +36,9 @@ def examine(state: State) -> list[Finding]:
     plan = Plan.load(state) if state.plan.exists() else None
     running = process.recorded(state)
     findings = [*_machine(state), _jars(), *_ports(state, plan or with_ports(Plan(), DEFAULT_PORT_BASE))]
-    return [*findings, *(_mesh(state) if running and plan else [])]
+    if running and plan:
+        return [*findings, *_mesh(state)]
+    return [*findings, *([] if plan and plan.hosts else [Finding("mesh", True, "nothing runs here; start it with: mesh up")])]
 
 
 def _machine(state: State) -> Iterator[Finding]:

@@ -8,12 +8,12 @@ import typer
 from rich.markup import escape
 
 from deploy import terminal
-from deploy.console import AsJson, Json, Reason, ask, order
+from deploy.console import AsJson, Json, Reason, an_id, ask, order
 from deploy.errors import MeshError
 
 app = typer.Typer(help="Show the flows of all organizations, and act on one that is stuck.", no_args_is_help=True)
 
-FlowId = Annotated[str, typer.Argument(metavar="ID")]
+FlowId = Annotated[str, typer.Argument(metavar="ID", callback=an_id("a flow", "mesh flows list"))]
 _CANCELLED_WITHIN = 10  # seconds
 
 
@@ -57,8 +57,11 @@ def show(
 
 
 def _show(flow: Json) -> None:
-    terminal.line(f"[bold]{escape(flow['flow'] or '?')}[/]  {terminal.word(flow['state'])}  started {flow['started_at']}")
-    terminal.table([["", "step", "service", "after start", "after cause", ""], *(_step(flow, step) for step in flow["steps"])])
+    if flow["flow"] is None:
+        terminal.line(f"Nothing of this flow has come yet. The newest data is {flow['data_age_ms'] / 1000:.0f} s old. See what is behind: mesh lag")
+        return
+    terminal.line(f"[bold]{escape(flow['flow'])}[/]  {terminal.word(flow['state'])}  started {flow['started_at']}")
+    terminal.table([["", "step", "service", "after start", "after cause", ""], *(_step(flow, step) for step in by_time(flow["steps"]))])
     for step in flow["steps"]:
         if step["what_to_do"]:
             terminal.line(f"  {escape(step['name'])}, of {step['owner']}, since {step['since']}: {escape(step['what_to_do'])}")
@@ -70,10 +73,16 @@ def _show(flow: Json) -> None:
     terminal.line(f"The data is {flow['data_age_ms']} ms old.")
 
 
+def by_time(steps: list[Json]) -> list[Json]:
+    """Those that were met in the order of their times; the others stay where the flow's definition has them."""
+    met = iter(sorted((step for step in steps if step["at"]), key=lambda step: datetime.fromisoformat(step["at"])))
+    return [next(met) if step["at"] else step for step in steps]
+
+
 def _step(flow: Json, step: Json) -> list[str]:
     """Steps of different services run side by side: how long one took is told from its own cause, not from the step above it."""
     met = f"{ms_since_start(flow, step):.0f} ms" if step["at"] else ""
-    took = f"{step['queued_ms']} ms" if step["queued_ms"] is not None else ""
+    took = f"{step['queued_ms']} ms" if step["queued_ms"] is not None else "–"  # noqa: RUF001 - a dash is meant
     trouble = f"attempt {step['attempt']}: {step['error']}" if step.get("error") else step.get("waits_for") or ""
     return [terminal.word(step["state"]), escape(step["name"]), step["service"], met, took, escape(trouble)]
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import typer
 
 from deploy import terminal
-from deploy.console import AsJson, Json, ask
+from deploy.console import AsJson, Json, after_silence, ask
 from deploy.errors import MeshError
 from deploy.plan import Plan
 from deploy.state import State
@@ -27,7 +27,7 @@ def lag(as_json: AsJson = False) -> None:
             if name not in answered:
                 terminal.line(f"  {name}: {one['error']}")
     if not answered:
-        raise MeshError("No service answers.", "Start the mesh: mesh up", code=3)
+        raise MeshError("No service answers.", after_silence(), code=3)
     raise typer.Exit(0 if len(answered) == len(found) else 1)
 
 

@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from deploy import terminal
+from deploy.console import after_silence
 from deploy.errors import MeshError
 from deploy.plan import Plan
 from deploy.state import State
@@ -25,14 +26,14 @@ def messages(to: str | None = None) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = requests.get(url, params={"to": to} if to else {}, timeout=10).json()
     except requests.RequestException as error:
-        raise MeshError("The mail inbox does not answer.", "Start the mesh: mesh up", code=3) from error
+        raise MeshError("The mail inbox does not answer.", after_silence(), code=3) from error
     return found
 
 
 @app.command("list")
 def list_mails(
     to: Annotated[str | None, typer.Option(help="Only mails to this address.")] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List mails, newest first."""

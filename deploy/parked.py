@@ -6,12 +6,13 @@ import typer
 from rich.markup import escape
 
 from deploy import terminal
-from deploy.console import AsJson, Json, Reason, ask, order
+from deploy.console import AsJson, Json, Reason, an_id, ask, order
 from deploy.errors import MeshError
 
 app = typer.Typer(help="Show what is parked or failing in any service, and act on it.", no_args_is_help=True)
 
-ParkedId = Annotated[str, typer.Argument(metavar="ID")]
+_KNOWN = typer.Argument(metavar="ID", callback=an_id("what is parked or failing", "mesh parked list"))
+ParkedId = Annotated[str, _KNOWN]
 
 
 @app.command("list")
@@ -52,7 +53,7 @@ def show(parked_id: ParkedId, as_json: AsJson = False) -> None:
 
 @app.command()
 def retry(
-    parked_id: Annotated[str | None, typer.Argument(metavar="ID")] = None,
+    parked_id: Annotated[str | None, _KNOWN] = None,
     actor: Annotated[str | None, typer.Option(help="All that is parked for this reaction, or failing for this worker.")] = None,
     reason: Reason = "",
     as_json: AsJson = False,

@@ -88,18 +88,24 @@ def data_plane_names(count: int) -> tuple[str, ...]:
 def with_ports(plan: Plan, base: int | None) -> Plan:
     """The plan with a port for each of its doors.
 
-    ``None`` keeps the ports it has and adds what is missing behind the default base; 0 takes free ones.
+    ``None`` keeps the ports it has and adds what is missing behind their base, or the default one, where that is free; 0 takes free ones.
     """
     wanted = plan.port_names()
     known = plan.ports
     if base is None and known:
         spare = iter(_free_ports(len(wanted)))
-        ports = {name: known.get(name) or next(spare) for name in wanted}
+        base = known["console"]
+        ports = {name: known.get(name) or _behind(base, offset, known) or next(spare) for name, offset in wanted.items()}
     elif base == 0:
         ports = dict(zip(wanted, _free_ports(len(wanted)), strict=True))
     else:
         ports = {name: (base or DEFAULT_PORT_BASE) + offset for name, offset in wanted.items()}
     return plan.model_copy(update={"ports": ports})
+
+
+def _behind(base: int, offset: int, known: dict[str, int]) -> int | None:
+    port = base + offset
+    return port if port not in known.values() and is_free(port) else None
 
 
 def _free_ports(count: int) -> list[int]:

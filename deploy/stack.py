@@ -153,9 +153,12 @@ class Mesh:
         :raises MeshError: when an engine runs the mesh: then its processes are not ours to start or end.
         """
         with self.state.locked():
-            if self.state.plan.exists() and self.plan.hosts:
-                raise MeshError("This mesh runs in containers.", "Tell their engine: docker compose up, docker compose down", code=2)
+            self._refuse_containers()
             yield
+
+    def _refuse_containers(self) -> None:
+        if self.state.plan.exists() and self.plan.hosts:
+            raise MeshError("This mesh runs in containers.", "Tell their engine: docker compose up, docker compose down", code=2)
 
     def _stop(self) -> None:
         """Each with time to end well: who writes before what is written to."""
@@ -246,11 +249,29 @@ class Mesh:
         self.state.hold(name).unlink(missing_ok=True)
 
     def restart(self, name: str, timeout: float = 60) -> None:
-        """End a process gracefully, and wait until its successor is ready."""
+        """End a process gracefully, and wait until its successor is ready.
+
+        :raises MeshError: before anything ends, when nobody would start it again.
+        """
+        self._refuse_containers()
+        self._check_restart(name)
         number = signal.SIGINT if _is_server(name) else signal.SIGTERM
+        self.state.ordered(name).touch()
         pid = self.kill(name, number)
         self.wait(lambda: self.pid(name) not in (None, pid), timeout, f"{name} to start again")
         self.wait_healthy(timeout)
+
+    def _check_restart(self, name: str) -> None:
+        running = process.recorded(self.state)
+        others = ", ".join(sorted(one for one in running if one != SUPERVISOR))
+        if not running:
+            raise MeshError("Nothing runs here.", "Start the mesh: mesh up", code=3)
+        if SUPERVISOR not in running:
+            raise MeshError(f"No supervisor runs: nobody would start {name} again.", "Start one, it adopts what runs: mesh up")
+        if name == SUPERVISOR:
+            raise MeshError("Nobody would start the supervisor again.", "A new one takes its place, and adopts what runs: mesh up", code=2)
+        if name not in running:
+            raise MeshError(f"No process is called {name}.", f"Running: {others}", code=2)
 
     def wait_healthy(self, timeout: float = 60) -> None:
         self.wait(lambda: bool(self.status()["healthy"]), timeout, "the mesh to be healthy", every=0.5)

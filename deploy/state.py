@@ -82,6 +82,10 @@ class State:
         """A configuration file written for one process."""
         return self.root / "config" / name
 
+    def ordered(self, name: str) -> Path:
+        """This file tells the supervisor that the end of the process is wanted."""
+        return self.scratch / f"{name}.ordered"
+
     @property
     def scratch(self) -> Path:
         """For files of a process that nobody needs after it."""

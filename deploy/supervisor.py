@@ -86,7 +86,7 @@ class Supervisor:
             began = time.monotonic()
             try:
                 problem = await self._run(unit)
-                log.warning("%s ended: %s", unit.name, problem)
+                self._log_the_end(unit.name, problem)
             except Exception as error:  # whatever it was, the unit is tried again
                 log.exception("%s could not be started", unit.name)
                 problem = str(error)
@@ -104,7 +104,13 @@ class Supervisor:
             if await self._stops_answering(unit, ended):
                 await asyncio.to_thread(process.stop, [running])
         await ended
-        return f"exit code {process.reap(running)}"
+        code = process.reap(running)
+        return "its exit code is known to an earlier supervisor only" if code is None else f"exit code {code}"
+
+    def _log_the_end(self, name: str, why: str) -> None:
+        ordered = self.state.ordered(name)
+        log.log(logging.INFO if ordered.exists() else logging.WARNING, "%s ended%s: %s", name, ", as ordered" if ordered.exists() else "", why)
+        ordered.unlink(missing_ok=True)
 
     async def _start(self, unit: Unit) -> Running:
         command = unit.command()

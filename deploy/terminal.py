@@ -1,11 +1,15 @@
 """How the ``mesh`` command speaks: plain lines for programs, colors for people, JSON on demand."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
+
+from deploy.errors import MeshError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -45,6 +49,16 @@ def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
 
 def masked(secret: str) -> str:
     return f"{secret[:3]}…{secret[-2:]}"
+
+
+def confirm(what: str, question: str, again: str) -> None:
+    """Go on only when a person says yes; ``again`` is the command that does not ask.
+
+    :raises MeshError: where nobody can be asked.
+    """
+    if not sys.stdin.isatty():
+        raise MeshError(f"{what} must be confirmed, and nobody can be asked here.", again)
+    typer.confirm(question, abort=True, err=True)
 
 
 def problem(text: str, hint: str) -> None:

@@ -13,7 +13,13 @@ from shared.tx import DatabaseAway
 from shared.workers import jobs_of
 
 NOTHING = "nothing waits here under this name"
+NO_STREAM = "there is no such stream here"
+NOT_SENT = "nothing sent again: none of these numbers is kept, or all were sent within the last two seconds"
 TOO_LATE = "came more than a day after it was given: not carried out; give it again if it is still wanted"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 class Work(NamedTuple):
@@ -173,8 +179,10 @@ class Operating:
     async def _resend(self, order: Order) -> None:
         async with self.database.transaction(ORDERS) as tx:
             if await orders.done(tx, order):
+                known = await tx.value("SELECT EXISTS (SELECT FROM streams WHERE stream = $1)", order.subject)
                 sent = await tx.value("SELECT send_again($1, $2, $3)", order.subject, order.from_seq or 1, order.to_seq or 2**62)
-                await orders.tell(tx, order, Told(self.database.service, order.subject or "", f"{sent} changes sent again", sent > 0))
+                outcome = (f"{_count(sent, 'change')} sent again" if sent else NOT_SENT) if known else NO_STREAM
+                await orders.tell(tx, order, Told(self.database.service, order.subject or "", outcome, sent > 0))
 
     async def _restate(self, order: Order) -> None:
         async with self.database.transaction(ORDERS) as tx:
@@ -184,5 +192,5 @@ class Operating:
                     "ON CONFLICT (stream) DO UPDATE SET ordered = true",
                     order.subject,
                 )
-                outcome = f"{streams} streams are being restated" if streams else "there is no such stream here"
+                outcome = f"{_count(streams, 'stream')} being restated" if streams else NO_STREAM
                 await orders.tell(tx, order, Told(self.database.service, order.subject or "", outcome, streams > 0))

@@ -1,4 +1,4 @@
-"""Catalogs for readers: the metrics, and the settings of the README."""
+"""Catalogs for readers: the metrics, and the settings."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,13 @@ from shared.metrics import metrics
 from shared.settings import Settings, TraceSettings
 
 METRICS = ROOT / "docs" / "metrics.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 README = ROOT / "README.md"
+FIRST = (
+    "database_url", "kafka_bootstrap", "public_url", "cors_origins", "smtp_host", "smtp_port", "mail_from", "stripe_api_key", "stripe_api_base",
+    "rate_limit_per_minute", "log_level",
+)  # fmt: skip
+"""The settings that the README shows: what a first user changes."""
 OF_LIBRARIES = """\
 Services and agents go by OpenTelemetry's standard variables, these and those its exporter reads beside them (`OTEL_EXPORTER_OTLP_HEADERS`,
 `OTEL_RESOURCE_ATTRIBUTES`, …); `make up` hands on every `OTEL_…` it is started with. Services behind a proxy are told by uvicorn's
@@ -47,17 +53,20 @@ def _metric(metric: MetricWrapperBase) -> tuple[str, str, str, str]:
     return f"`{name}`", described.type, labels or "none", described.documentation
 
 
-def settings_tables() -> str:
-    """The README's section: one table for the services, one for the agent, one for what libraries read under names of their own."""
+def configuration_page() -> str:
+    """docs/configuration.md: one table for the services, one for the agent, one for what libraries read under names of their own."""
     return (
-        f"Every service reads its settings from the environment:\n\n{_settings(Settings)}"
+        f"# Configuration\n\nEvery service reads its settings from the environment:\n\n{_settings(Settings)}"
         f"\nThe agent of a data plane reads:\n\n{_settings(AgentSettings)}"
         f"\n{OF_LIBRARIES}\n\n{_settings(TraceSettings)}"
+        "\nWritten from `shared/settings.py` and `services/agent/settings.py` by `make docs`; a test compares them.\n"
     )
 
 
-def _settings(kind: type[BaseSettings]) -> str:
-    rows = [(f"`{name.upper()}`", _default(field), " ".join((field.description or "").split())) for name, field in kind.model_fields.items()]
+def _settings(kind: type[BaseSettings], names: Iterable[str] = ()) -> str:
+    """Of all settings, unless some are named."""
+    fields = {name: kind.model_fields[name] for name in names or kind.model_fields}
+    rows = [(f"`{name.upper()}`", _default(field), " ".join((field.description or "").split())) for name, field in fields.items()]
     return _table(("variable", "default", "meaning"), rows)
 
 
@@ -71,11 +80,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def readme(text: str) -> str:
-    """The README with its settings section as it should be."""
+    """The README with its table of settings as it should be."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{settings_tables()}{END}{after}"
+    return f"{before}{BEGIN}\n{_settings(Settings, FIRST)}{END}{after}"
 
 
 def files() -> dict[Path, str]:
-    return {METRICS: metrics_page(), README: readme(README.read_text())}
+    return {METRICS: metrics_page(), CONFIGURATION: configuration_page(), README: readme(README.read_text())}

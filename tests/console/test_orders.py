@@ -125,7 +125,7 @@ def test_a_restated_stream_makes_copies_elsewhere_equal_to_its_rows(mesh: TestMe
     mesh.rows("DELETE FROM billing.memberships WHERE org_id = $1", org)
     mesh.rows("UPDATE billing.organizations SET name = 'another' WHERE org_id = $1", org)
     given = give(mesh, "/services/org/restate", stream=f"org:{org}")
-    assert outcomes(mesh.operator, given) == ["1 streams are being restated"]
+    assert outcomes(mesh.operator, given) == ["1 stream being restated"]
     eventually(lambda: mesh.rows("SELECT FROM billing.memberships WHERE org_id = $1", org), what="the copy of the membership")
     eventually(lambda: mesh.rows("SELECT name FROM billing.organizations WHERE org_id = $1", org)[0]["name"] == "Acme", what="the right name")
     assert len(subscriptions(mesh, customer)) == 1, "no reaction ran"

@@ -2,7 +2,7 @@
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from deploy.contracts.catalogs import BEGIN, END, METRICS, README, metrics_page, readme, settings_tables
+from deploy.contracts.catalogs import BEGIN, CONFIGURATION, END, METRICS, README, configuration_page, metrics_page, readme
 from shared.metrics import metrics
 from shared.settings import Settings
 
@@ -22,6 +22,10 @@ def test_every_metric_says_its_meaning_and_its_unit() -> None:
             assert len(described.documentation) > 10
 
 
+def test_the_settings_are_those_of_the_code() -> None:
+    assert CONFIGURATION.read_text() == configuration_page(), "write it with: make docs"
+
+
 def test_the_settings_in_the_readme_are_those_of_the_code() -> None:
     text = README.read_text()
     assert BEGIN in text
@@ -30,7 +34,7 @@ def test_the_settings_in_the_readme_are_those_of_the_code() -> None:
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    for line in settings_tables().splitlines():
+    for line in configuration_page().splitlines():
         if line.startswith("| `"):
             assert line.split(" | ")[-1].strip(" |"), line
     assert all(field.description for field in Settings.model_fields.values())

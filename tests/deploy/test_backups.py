@@ -1,6 +1,7 @@
 """Backups of the control plane's databases, on the bus alone; the drill with people on it is in tests/faults."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_a_backup_that_was_damaged_is_refused(bus: Mesh, backup: Path) -> None:
     assert bus.pid("postgres") == pid, "nothing was touched"
 
 
+def test_a_restore_asks_first_and_says_how_to_confirm_where_nobody_can_be_asked(bus: Mesh, backup: Path) -> None:
+    pid = bus.pid("postgres")
+    done = mesh(bus.state.root, "restore", str(backup))
+    assert done.returncode == 1
+    assert f"mesh restore {shlex.quote(str(backup))} --yes" in done.stderr
+    assert bus.pid("postgres") == pid
+
+
 def test_what_is_no_backup_or_one_of_another_mesh_is_refused(bus: Mesh, backup: Path, tmp_path: Path) -> None:
     assert mesh(bus.state.root, "restore", str(tmp_path), "--yes").returncode == 2
     secrets = json.loads((backup / "secrets.json").read_text())
@@ -61,7 +70,7 @@ def test_a_backup_brings_a_mesh_back_where_nothing_is_left_of_it(bus: Mesh, back
     assert "mesh up" in done.stdout
     Mesh.start(bus.state.root, services=())
     assert bus.databases.state.secret("identity") == json.loads((backup / "secrets.json").read_text())["identity"]
-    assert mesh(bus.state.root, "restored", "--all").returncode == 0
+    assert mesh(bus.state.root, "restored", "--all", "--yes").returncode == 0
     bus.wait_healthy()
     write_change(bus, "org:after-a-backup")
     assert travels(bus, "org:after-a-backup")

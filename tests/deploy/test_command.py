@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,7 +41,13 @@ def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None
 
 def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
     with_ports(Plan(), 0).save(State(tmp_path))
-    hints = {"lag": "mesh up", "lag --json": "mesh up", f"backup {shlex.quote(str(tmp_path / 'copy'))}": "mesh up", "flows list": "mesh status"}
+    hints = {
+        "lag": "mesh up",
+        "lag --json": "mesh up",
+        f"backup {shlex.quote(str(tmp_path / 'copy'))}": "mesh up",
+        "flows list": "mesh up",
+        "mail list": "mesh up",
+    }
     for done, hint in zip(each(tmp_path, *hints), hints.values(), strict=True):
         assert (done.returncode, hint in done.stderr) == (3, True), (done.args, done.stderr)
     assert not (tmp_path / "copy").exists()
@@ -51,7 +58,7 @@ def test_down_of_nothing_is_well(tmp_path: Path) -> None:
 
 
 def test_what_is_not_understood_exits_2(tmp_path: Path) -> None:
-    for done in each(tmp_path, "nonsense", "logs nonsense", "up --replicas nonsense=2"):
+    for done in each(tmp_path, "nonsense", "logs nonsense", "up --replicas nonsense=2", "logs org -n 0", "logs org -n -3", "mail list --limit -1"):
         assert done.returncode == 2, done.args
 
 
@@ -67,13 +74,14 @@ def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
 
 def test_secrets_are_shown_on_demand_only(bus: Mesh) -> None:
     secrets = json.loads((bus.state.root / "secrets.json").read_text()).values()
-    quiet, open_, token = each(bus.state.root, "status --json", "status --json --show-secrets", "token")
+    quiet, open_, shown, token = each(bus.state.root, "status --json", "status --json --show-secrets", "status --show-secrets", "token")
     assert [secret for secret in secrets if secret in quiet.stdout] == []
     document = json.loads(open_.stdout)
     assert document["kafka"]["admin"]["username"] == "admin"
     assert document["postgres"]["url"].startswith("postgresql://postgres:")
     assert document["data_planes"][0]["url"].startswith("postgresql://postgres:")
     assert document["operator_token"] == token.stdout.strip()
+    assert f"connect  {document['connect']['username']} / {document['connect']['password']}\n" in shown.stdout
 
 
 def test_the_output_is_plain_where_there_is_no_terminal(bus: Mesh) -> None:
@@ -119,6 +127,7 @@ def test_one_process_is_restarted_and_the_others_run_on(bus: Mesh) -> None:
     assert done.returncode == 0, done.stderr
     assert pids(bus) - before == {bus.pid("dataplane-local")}
     assert before - pids(bus) == {old}
+    assert re.search(r"INFO dataplane-local ended, as ordered: .*(?<!None)$", bus.state.log("supervisor").read_text(), re.MULTILINE)
 
 
 def test_a_second_data_plane_is_started_beside_the_first_and_ended_again(bus: Mesh) -> None:
@@ -152,9 +161,13 @@ def test_a_restored_database_is_found_and_one_command_goes_on_with_it(bus: Mesh,
     assert "mesh restored" in finding["mend"]
     unsaid = mesh(bus.state.root, "restored")
     assert (unsaid.returncode, "mesh restored --all" in unsaid.stderr) == (2, True)
-    done = mesh(bus.state.root, "restored", "--all", "--json")
+    unconfirmed = mesh(bus.state.root, "restored", "--all")
+    assert (unconfirmed.returncode, "mesh restored --all --yes" in unconfirmed.stderr) == (1, True)
+    assert "not the database they wrote into: user, org" in unconfirmed.stderr
+    done = mesh(bus.state.root, "restored", "--all", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert min(json.loads(done.stdout)["epochs"].values()) > 1
+    assert "No service is held" in mesh(bus.state.root, "restored", "--all").stderr
     bus.wait_healthy()
     write_change(bus, "org:after")
     assert travels(bus, "org:after"), "the connector goes on where the database is, not where it was"

@@ -15,6 +15,7 @@ from tests.console.test_flows import ended
 from tests.mesh import Customer, TestMesh, eventually
 
 pytestmark = pytest.mark.processes
+NOBODYS = "00000000-0000-0000-0000-000000000007"
 
 
 def run(mesh: TestMesh, *words: str) -> Result:
@@ -61,19 +62,27 @@ def test_a_parked_change_is_retried_and_skipped_and_its_flow_cancelled(mesh: Tes
 def test_streams_are_sent_again_and_restated(mesh: TestMesh, customer: Customer) -> None:
     stream = f"org:{customer.org_id}"
     (resent,) = said(mesh, "resend", "--service", "org", "--stream", stream, "--from", "1", "--to", "1")["orders"]
-    assert resent["results"][0]["outcome"] == "1 changes sent again"
-    assert "1 streams are being restated" in run(mesh, "restate", "--service", "org", "--stream", stream).stdout
+    assert resent["results"][0]["outcome"] == "1 change sent again"
+    assert "1 stream being restated" in run(mesh, "restate", "--service", "org", "--stream", stream).stdout
+    (unsent,) = said(mesh, "resend", "--service", "org", "--stream", f"org:{customer.user_id}", code=1)["orders"]
+    assert unsent["results"][0]["outcome"] == "there is no such stream here"
+    (beyond,) = said(mesh, "resend", "--service", "org", "--stream", stream, "--from", "9000", code=1)["orders"]
+    assert "none of these numbers is kept" in beyond["results"][0]["outcome"]
     (nothing,) = said(mesh, "restate", "--service", "billing", "--stream", f"org:{customer.user_id}", code=1)["orders"]
     assert nothing["results"][0]["outcome"] == "there is no such stream here"
 
 
 @pytest.mark.parametrize(
-    "words", [["parked", "retry"], ["flows", "show", "00000000-0000-0000-0000-000000000007"], ["resend", "--service", "org", "--stream", "nonsense"]]
-)
-def test_what_makes_no_sense_is_said_and_exits_2(mesh: TestMesh, words: list[str]) -> None:
-    done = run(mesh, *words)
+    ("words", "next_step"),
+    [("parked retry", "mesh parked retry ID"), (f"flows show {NOBODYS}", "mesh flows list"), (f"flows retry {NOBODYS}", "mesh flows list"),
+     (f"parked show {NOBODYS}", "mesh parked list")],
+)  # fmt: skip
+def test_what_makes_no_sense_is_said_and_exits_2(mesh: TestMesh, words: str, next_step: str) -> None:
+    done = run(mesh, *words.split())
     assert isinstance(done.exception, MeshError)
     assert done.exception.code == 2
+    assert "member" not in done.exception.problem
+    assert next_step in done.exception.hint
 
 
 def test_lag_tells_the_age_of_every_part(mesh: TestMesh, customer: Customer) -> None:

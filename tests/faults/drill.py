@@ -85,7 +85,7 @@ async def test_a_lost_database_comes_back_from_its_backup_and_everything_follows
         await lose_the_database(world)
         assert "mesh restored --all" in await say(world, "restore", str(backup), "--yes")
         assert json.loads(await say_unhealthy(world))["healthy"] is False, "nobody enters it before somebody has said so"
-        await say(world, "restored", "--all")
+        await say(world, "restored", "--all", "--yes")
         await world.lab.healthy()
         assert min(await epochs(world)) > max(seen), "an epoch that nobody has seen"
         world.load.ledger = world.load.client.ledger = copy.deepcopy(owed)

@@ -10,6 +10,7 @@ from tests.rules.files import ROOT, texts
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 DOCUMENTS = [
     "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/how-to-add-a-flow.md", "docs/metrics.md", "docs/acceptance.md", "docs/operating.md", "docs/runbook.md",
+    "docs/configuration.md", "docs/containers.md",
 ]  # fmt: skip
 
 
