@@ -140,9 +140,13 @@ def test_prometheus_accepts_the_rules_and_raises_each_alert_when_it_should(words
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+_SOME_ID = "01a201fc-f76d-77be-90f9-a8efe2a86e16"
+_FILLED = {"service": "org", "owner": "org", "stream": f"org:{_SOME_ID}"}
+
+
 def understood(line: str) -> str | None:
     """None when the ``mesh`` command understands the line; else why not. Runs nothing."""
-    words = shlex.split(re.sub(r"<\w+>", "7", line))[1:]
+    words = shlex.split(re.sub(r"<(\w+)>", lambda blank: _FILLED.get(blank[1], _SOME_ID), line))[1:]
     command: Any = typer.main.get_command(app)
     try:
         while hasattr(command, "resolve_command"):
