@@ -15,7 +15,7 @@ from deploy.state import State
 
 CONNECTORS_EVERY = 2.0  # seconds between looks for a failed connector task
 KAFKA_EVERY = 10.0  # seconds between looks for missing topics, users and rights
-SLOTS_EVERY = 10.0  # seconds between looks for a slot that Postgres has given up
+SLOTS_EVERY = 5.0  # seconds between looks for a slot that Postgres has given up
 
 
 @dataclass(frozen=True)

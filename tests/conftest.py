@@ -44,13 +44,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _turn(item: pytest.Item) -> tuple[int, str]:
     """In random order, but those that need no mesh first, then those with one of their own, one mesh after the other: nothing runs beside
-    a mesh that it does not need, and no mesh beside another that is measured or hurt.
+    a mesh that it does not need, and no mesh beside another that is measured or hurt. What is done beside others is asked for after them.
     """
     fixtures = getattr(item, "fixturenames", ())
     if item.get_closest_marker("last"):
         return 9, ""
     if "bus" in fixtures:
         return 2, str(item.path.parent)
+    if "followed" in fixtures:
+        return 0, "z"
     return 1 if "tried" in fixtures else 3 if "mesh" in fixtures else 0, ""
 
 
