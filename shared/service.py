@@ -31,6 +31,9 @@ from shared.tx import Database, DatabaseAway, Restored
 from shared.watching import Watch
 from shared.workers import JobRunner, chores_of, jobs_of
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and balancers keep one, or they send requests into one that is just being closed."""
+
 
 class Service:
     """One of the mesh's services. Its ``parts`` are the modules that register what it reacts to and works on."""
@@ -46,7 +49,10 @@ class Service:
         s = settings()
         set_up_logs(self.name, s.log_level)
         set_up_traces(self.name)
-        uvicorn.run(self.app, host=s.http_host, port=s.http_port, loop="asyncio", log_config=None, access_log=False, timeout_graceful_shutdown=3)
+        uvicorn.run(
+            self.app, host=s.http_host, port=s.http_port, loop="asyncio", log_config=None, access_log=False,
+            timeout_graceful_shutdown=3, timeout_keep_alive=KEEP_ALIVE,
+        )  # fmt: skip
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
