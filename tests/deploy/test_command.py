@@ -9,9 +9,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
+from deploy.cli import app
+from deploy.errors import MeshError
 from deploy.plan import Plan, with_ports
 from deploy.stack import Mesh
 from deploy.state import State
@@ -22,19 +26,38 @@ pytestmark = pytest.mark.timeout(300)
 STATUS = {"healthy", "services", "agents", "kafka", "connect", "postgres", "data_planes", "supervisor"}
 
 
-def mesh(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def mesh(folder: Path, *words: str) -> Done:
+    """The command, without a process of its own: those take a second to start."""
+    done = CliRunner().invoke(app, words, env={"MESH_STATE": str(folder), "NO_COLOR": "1"})
+    if isinstance(done.exception, MeshError):
+        return Done(done.exception.code, done.stdout, done.stderr + str(done.exception))
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def processes(folder: Path, *commands: str) -> list[subprocess.CompletedProcess[str]]:
+    """The commands as a shell runs them, side by side."""
     environment = {**os.environ, "MESH_STATE": str(folder), "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, "-m", "deploy.cli", *words], env=environment, text=True, capture_output=True, check=False)
 
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "deploy.cli", *shlex.split(command)]
+        return subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
 
-def each(folder: Path, *commands: str) -> list[subprocess.CompletedProcess[str]]:
-    """Side by side: most of the time of a command goes into its start."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda command: mesh(folder, *shlex.split(command)), commands))
+        return list(pool.map(run, commands))
 
 
 def test_without_a_mesh_every_look_says_how_to_start_one(tmp_path: Path) -> None:
-    for done in each(tmp_path, "status", "status --json", "token", "mail list"):
+    for done in processes(tmp_path, "status", "status --json", "token", "mail list"):
         assert done.returncode == 3, done.args
         assert "mesh up" in done.stderr
 
@@ -48,8 +71,9 @@ def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
         "flows list": "mesh up",
         "mail list": "mesh up",
     }
-    for done, hint in zip(each(tmp_path, *hints), hints.values(), strict=True):
-        assert (done.returncode, hint in done.stderr) == (3, True), (done.args, done.stderr)
+    for command, hint in hints.items():
+        done = mesh(tmp_path, *shlex.split(command))
+        assert (done.returncode, hint in done.stderr) == (3, True), (command, done.stderr)
     assert not (tmp_path / "copy").exists()
 
 
@@ -58,8 +82,8 @@ def test_down_of_nothing_is_well(tmp_path: Path) -> None:
 
 
 def test_what_is_not_understood_exits_2(tmp_path: Path) -> None:
-    for done in each(tmp_path, "nonsense", "logs nonsense", "up --replicas nonsense=2", "logs org -n 0", "logs org -n -3", "mail list --limit -1"):
-        assert done.returncode == 2, done.args
+    for command in ("nonsense", "logs nonsense", "up --replicas nonsense=2", "logs org -n 0", "logs org -n -3", "mail list --limit -1"):
+        assert mesh(tmp_path, *shlex.split(command)).returncode == 2, command
 
 
 def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
@@ -74,7 +98,8 @@ def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
 
 def test_secrets_are_shown_on_demand_only(bus: Mesh) -> None:
     secrets = json.loads((bus.state.root / "secrets.json").read_text()).values()
-    quiet, open_, shown, token = each(bus.state.root, "status --json", "status --json --show-secrets", "status --show-secrets", "token")
+    asked = ("status --json", "status --json --show-secrets", "status --show-secrets", "token")
+    quiet, open_, shown, token = (mesh(bus.state.root, *command.split()) for command in asked)
     assert [secret for secret in secrets if secret in quiet.stdout] == []
     document = json.loads(open_.stdout)
     assert document["kafka"]["admin"]["username"] == "admin"
@@ -85,7 +110,7 @@ def test_secrets_are_shown_on_demand_only(bus: Mesh) -> None:
 
 
 def test_the_output_is_plain_where_there_is_no_terminal(bus: Mesh) -> None:
-    for done in each(bus.state.root, "status", "doctor"):
+    for done in processes(bus.state.root, "status", "doctor"):
         assert "\x1b" not in done.stdout
 
 
