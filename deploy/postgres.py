@@ -137,7 +137,8 @@ class Server:
         shutil.copytree(backup, draft)
         (draft / "recovery.signal").touch()
         with (draft / "postgresql.auto.conf").open("a") as settings:
-            settings.write("restore_command = 'false'\n")  # there is no archive: what the backup holds is all there is
+            # There is no archive: what the backup holds is all there is, and nothing comes that would be worth waiting five seconds for.
+            settings.write("restore_command = 'false'\nwal_retrieve_retry_interval = '100ms'\n")
         user = _server_user()
         if user is not None:
             for path in (draft, *draft.rglob("*")):

@@ -96,7 +96,7 @@ def restore_postgres(mesh: Mesh, backup: Path) -> None:
     shutil.copytree(backup, data)
     (data / "recovery.signal").touch()
     with (data / "postgresql.auto.conf").open("a") as settings:
-        settings.write("restore_command = 'false'\n")
+        settings.write("restore_command = 'false'\nwal_retrieve_retry_interval = '100ms'\n")
     for path in (data, *data.rglob("*")):
         os.chown(path, user.st_uid, user.st_gid)
     mesh.release("postgres")
