@@ -14,7 +14,7 @@ import asyncpg
 
 from shared import orders, parking, positions, replicas
 from shared.calls import NOTHING_HELD_BACK, Call, Failed, Runner, Suspect
-from shared.changes import HEADS, RESTATE, Change, first_of, stream_kind
+from shared.changes import HEADS, RESTATE, Change, stream_kind
 from shared.failpoints import failpoint
 from shared.log import log
 from shared.metrics import metrics
@@ -286,10 +286,10 @@ class Applier:
     async def _expect_the_lost(self, tx: Tx, change: Change) -> None:
         """A restored source restates all that it has. Of a stream that it has lost nothing comes, so its beginning is expected in a minute."""
         await tx.run(
-            "INSERT INTO expected AS e (reader, source, stream, epoch, seq, postponed_at) SELECT reader, source, stream, $2, $4, now() + interval '1 minute' "
+            "INSERT INTO expected AS e (reader, source, stream, epoch, seq, postponed_at) SELECT reader, source, stream, $2, first_number($2), now() + interval '1 minute' "
             "FROM positions WHERE source = $1 AND reader = ANY($3) AND epoch > 0 AND epoch < $2 "
             "ON CONFLICT (reader, source, stream) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, postponed_at = excluded.postponed_at WHERE e.epoch < excluded.epoch",
-            change.source, change.epoch, [REPLICAS, REACTIONS], first_of(change.epoch),
+            change.source, change.epoch, [REPLICAS, REACTIONS],
         )  # fmt: skip
 
     async def _expect(self, tx: Tx, change: Change) -> None:

@@ -101,11 +101,6 @@ def _check_shape(record: dict[str, Any]) -> None:
         raise ValueError(f"no row of {op}")
 
 
-def first_of(epoch: int) -> int:
-    """The first number that a stream of an incarnation which follows another one can have; the migrations of the kit say so as well."""
-    return epoch * 1_000_000 + 1
-
-
 def new_flow_id() -> UUID:
     """A flow's id tells when it was minted (UUID version 7), so that a reader who does not know it yet knows how long it may wait."""
     return UUID(int=(time.time_ns() // 1_000_000) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62))
