@@ -42,8 +42,8 @@ python:
 demo: env ## Start a mesh of its own on free ports, run the demo on it, stop it again.
 	@$(BIN)/mesh demo $(ARGS)
 
-test: env ## Run the whole suite on a mesh of its own.
-	@$(BIN)/python -m pytest $(ARGS)
+test: env ## Run the whole suite: the tests of one mesh, and beside them those that need none or have their own.
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-apart: env ## Run the flows and the isolation suite with two databases, two connectors and two data planes: nothing may work only because all share one.
 	@$(BIN)/python -m pytest tests/flows tests/isolation --databases=2 --data-planes=2 $(ARGS)

@@ -7,16 +7,21 @@ mesh of docker-compose.yml instead, without the tests that hurt the local stack'
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.stack import Mesh
 from tests import containers
 from tests.complaints import complaints
+from tests.contracts.promises import DOCUMENT, Outcomes, promises
 from tests.flows.people import verify
 from tests.mesh import Customer, TestMesh
+from tests.rules.files import ROOT
 from tests.traces import Traces
 
+MESH, APART = "mesh", "apart"
+"""The two halves of the suite: tests of the one mesh, and those that need none or have their own. ``make test`` runs them side by side."""
 LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
 COMPLAINTS = pytest.StashKey[list[str]]()
 
@@ -33,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("--databases") or config.getoption("--data-planes"):
             raise pytest.UsageError("--databases and --data-planes are for the local stack: docker-compose.yml has one of each.")
         containers.require_engine()
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Outcomes(list(promises((ROOT / DOCUMENT).read_text())), (MESH, APART)))
 
 
 @pytest.hookimpl(trylast=True)
@@ -43,17 +50,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _turn(item: pytest.Item) -> tuple[int, str]:
-    """In random order, but those that need no mesh first, then those with one of their own, one mesh after the other: nothing runs beside
-    a mesh that it does not need, and no mesh beside another that is measured or hurt. What is done beside others is asked for after them.
+    """In random order, but those that need no mesh first, then those with one of their own, one mesh after the other. What is done beside
+    others is asked for after them.
     """
     fixtures = getattr(item, "fixturenames", ())
-    if item.get_closest_marker("last"):
-        return 9, ""
     if "bus" in fixtures:
         return 2, str(item.path.parent)
     if "followed" in fixtures:
         return 0, "z"
     return 1 if "tried" in fixtures else 3 if "mesh" in fixtures else 0, ""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.xdist_group(MESH if "mesh" in getattr(item, "fixturenames", ()) else APART))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What the process of one half knows that nobody else does."""
+    node.config.stash[COMPLAINTS] = node.config.stash.get(COMPLAINTS, []) + getattr(node, "workeroutput", {}).get("complaints", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -102,9 +117,16 @@ def _local(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         yield TestMesh(running, traces)
     finally:
         if request.session.testsfailed:
-            request.config.stash[COMPLAINTS] = complaints(folder / "logs")
+            _keep(request.config, complaints(folder / "logs"))
         if not kept:
             Mesh.at(folder).reset()
+
+
+def _keep(config: pytest.Config, lines: list[str]) -> None:
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["complaints"] = lines
+    else:
+        config.stash[COMPLAINTS] = lines
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Remembers how each test of this session ended, and has the guide followed beside those that need no mesh."""
+"""Has the guide followed beside those tests that need no mesh."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -6,14 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from tests.contracts.guide import follow_and_check
-from tests.contracts.promises import OUTCOMES, Outcomes
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    outcomes = Outcomes({item.nodeid for item in items})
-    config.stash[OUTCOMES] = outcomes
-    config.pluginmanager.register(outcomes, "outcomes of this session")
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +15,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[None]]
         yield somebody.submit(follow_and_check, tmp_path_factory.mktemp("guide"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def begun_early(request: pytest.FixtureRequest) -> None:
-    """It takes half a minute of a core that nobody else needs as long as there is no mesh."""
-    if any("followed" in getattr(item, "fixturenames", ()) for item in request.session.items):
+    """Beside the first tests that need no mesh: it takes half a minute of a core."""
+    if "mesh" not in request.fixturenames and any("followed" in getattr(item, "fixturenames", ()) for item in request.session.items):
         request.getfixturevalue("followed")

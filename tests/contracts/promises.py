@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,18 +41,59 @@ def exists(root: Path, test: str) -> bool:
 
 @dataclass(eq=False)
 class Outcomes:
-    """How the tests of this session ended, by name without parameters. A plugin of pytest."""
+    """How the tests of this session ended, by name without parameters, and whether each promise was shown by them. A plugin of pytest,
+    for the process that hears of all tests: with several at work none of those does.
+    """
 
-    collected: set[str]
+    rows: list[Promise]
+    lanes: Collection[str] = ()
+    """What is appended to a test's name, after an ``@``, by the process that it ran in."""
+    collected: set[str] = field(default_factory=set)
     ended: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.collected.update(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self.collected.update(map(self._plain, ids))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
-            self.ended[report.nodeid] = report.outcome
+            self.ended[self._plain(report.nodeid)] = report.outcome
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.collectonly:
+            self.wrong = list(self.unshown(whole=_is_whole(session.config)))
+        if self.wrong:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.wrong:
+            terminalreporter.section(f"promises of {DOCUMENT} that this run did not show", red=True)
+            for line in self.wrong:
+                terminalreporter.line(line)
 
     def of(self, test: str) -> set[str]:
         """``passed``, ``failed``, ``skipped``, ``not run`` of each of its cases; nothing when it was not collected."""
         return {self.ended.get(one, "not run") for one in self.collected if one.partition("[")[0] == test}
 
+    def unshown(self, *, whole: bool) -> Iterator[str]:
+        """In words: each promise with a test that was collected and did not pass, or in the ``whole`` suite is not there."""
+        for promise in self.rows:
+            for test in promise.tests:
+                ended = self.of(test)
+                if ended - {"passed"} or (whole and not ended):
+                    yield f"{promise.words}: {test} {', '.join(sorted(ended)) or 'was not collected'}"
 
-OUTCOMES = pytest.StashKey[Outcomes]()
+    def _plain(self, name: str) -> str:
+        test, _, lane = name.rpartition("@")
+        return test if lane in self.lanes else name
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether this session is the whole suite: nothing chosen, nothing left out."""
+    option = config.option
+    chosen = option.keyword or option.markexpr or option.deselect or option.ignore or option.ignore_glob
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen

@@ -2,17 +2,10 @@
 
 import pytest
 
-from tests.contracts.promises import DOCUMENT, OUTCOMES, Outcomes, exists, promises
+from tests.contracts.promises import DOCUMENT, Outcomes, Promise, exists, promises
 from tests.rules.files import ROOT
 
 TABLE = (ROOT / DOCUMENT).read_text()
-
-
-def _is_whole(config: pytest.Config) -> bool:
-    """Whether this session is the whole suite: nothing chosen, nothing left out."""
-    option = config.option
-    chosen = option.keyword or option.markexpr or option.deselect or option.ignore or option.ignore_glob
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
 
 
 def test_every_promise_names_tests_that_exist() -> None:
@@ -25,18 +18,6 @@ def test_every_promise_names_tests_that_exist() -> None:
 def test_no_promise_is_written_twice() -> None:
     words = [p.words for p in promises(TABLE)]
     assert len(words) == len(set(words))
-
-
-@pytest.mark.last
-def test_every_promise_is_shown_by_a_test_that_passed(request: pytest.FixtureRequest) -> None:
-    outcomes, whole = request.config.stash[OUTCOMES], _is_whole(request.config)
-    wrong = []
-    for promise in promises(TABLE):
-        for test in promise.tests:
-            ended = outcomes.of(test)
-            if ended - {"passed"} or (whole and not ended):
-                wrong.append(f"{promise.words}: {test} {', '.join(sorted(ended)) or 'was not collected'}")
-    assert not wrong, "\n".join(wrong)
 
 
 BAD = """
@@ -56,10 +37,48 @@ def test_a_promise_without_its_test_is_caught() -> None:
     assert nothing.tests == ()
 
 
+ONE = Promise("It is there", ("tests/a.py::test_b",))
+
+
 @pytest.mark.parametrize(("outcome", "good"), [("passed", True), ("failed", False), ("skipped", False), (None, False)])
 def test_a_test_counts_when_all_of_its_cases_passed(outcome: str | None, good: bool) -> None:
-    outcomes = Outcomes({"tests/a.py::test_b[1]", "tests/a.py::test_b[2]", "tests/a.py::test_bc"}, {"tests/a.py::test_b[1]": "passed"})
+    outcomes = Outcomes([ONE], (), {"tests/a.py::test_b[1]", "tests/a.py::test_b[2]", "tests/a.py::test_bc"}, {"tests/a.py::test_b[1]": "passed"})
     if outcome:
         outcomes.ended["tests/a.py::test_b[2]"] = outcome
-    assert (outcomes.of("tests/a.py::test_b") == {"passed"}) == good
-    assert not outcomes.of("tests/a.py::test_none")
+    assert (list(outcomes.unshown(whole=False)) == []) == good
+
+
+def test_a_test_that_is_not_there_matters_to_the_whole_suite() -> None:
+    assert not list(Outcomes([ONE]).unshown(whole=False))
+    assert list(Outcomes([ONE]).unshown(whole=True)) == ["It is there: tests/a.py::test_b was not collected"]
+
+
+def test_a_run_that_shows_a_promise_badly_ends_badly(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where several processes share the tests."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeconftest("""
+        import pytest
+        from tests.contracts.promises import Outcomes, Promise
+
+        def pytest_configure(config):
+            if not hasattr(config, "workerinput"):
+                config.pluginmanager.register(Outcomes([Promise("It is kept", ("test_it.py::test_kept",)), Promise("It is skipped", ("test_it.py::test_skipped",))], ("lane",)))
+        """)
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.xdist_group("lane")
+        def test_kept():
+            pass
+
+        @pytest.mark.skip
+        def test_skipped():
+            pass
+        """
+    )
+    for run in ((), ("-n", "2", "--dist", "loadgroup")):
+        done = pytester.runpytest_subprocess("-p", "no:randomly", *run)
+        assert done.ret == pytest.ExitCode.TESTS_FAILED
+        assert "It is skipped: test_it.py::test_skipped skipped" in done.outlines
+        assert not [line for line in done.outlines if line.startswith("It is kept")]
