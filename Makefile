@@ -43,13 +43,13 @@ demo: env ## Start a mesh of its own on free ports, run the demo on it, stop it 
 	@$(BIN)/mesh demo $(ARGS)
 
 test: env ## Run the whole suite: the tests of one mesh, and beside them those that need none or have their own.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 test-apart: env ## Run the flows and the isolation suite with two databases, two connectors and two data planes: nothing may work only because all share one.
 	@$(BIN)/python -m pytest tests/flows tests/isolation --databases=2 --data-planes=2 $(ARGS)
 
 test-fast: env ## Run the suite on a mesh that is kept running between runs (ended by: make test-fast-down).
-	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/deploy --ignore=tests/faults $(ARGS)
+	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/deploy --ignore=tests/operating --ignore=tests/faults $(ARGS)
 
 .PHONY: test-fast-down
 test-fast-down: env ## Remove the mesh that test-fast keeps.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.stack import Mesh
 from tests import containers
@@ -20,8 +21,8 @@ from tests.mesh import Customer, TestMesh
 from tests.rules.files import ROOT
 from tests.traces import Traces
 
-MESH, APART = "mesh", "apart"
-"""The two halves of the suite: tests of the one mesh, and those that need none or have their own. ``make test`` runs them side by side."""
+APART = {"agent", "bench", "deploy", "faults", "rules"}
+"""Folders whose tests need no mesh, or have one of their own. ``make test`` runs them beside those of the one mesh."""
 LEFT_OUT = pytest.StashKey[list[pytest.Item]]()
 COMPLAINTS = pytest.StashKey[list[str]]()
 
@@ -39,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--databases and --data-planes are for the local stack: docker-compose.yml has one of each.")
         containers.require_engine()
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Outcomes(list(promises((ROOT / DOCUMENT).read_text())), (MESH, APART)))
+        config.pluginmanager.register(Outcomes(list(promises((ROOT / DOCUMENT).read_text()))))
 
 
 @pytest.hookimpl(trylast=True)
@@ -61,8 +62,21 @@ def _turn(item: pytest.Item) -> tuple[int, str]:
     return 1 if "tried" in fixtures else 3 if "mesh" in fixtures else 0, ""
 
 
+class Halves(LoadScopeScheduling):
+    """Two processes share the tests: one has those of the one mesh, the other all others."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "apart" if nodeid.split("/")[1] in APART else "mesh"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
+    return Halves(config, log)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.xdist_group(MESH if "mesh" in getattr(item, "fixturenames", ()) else APART))
+    if "mesh" in getattr(item, "fixturenames", ()) and item.path.parent.name in APART:
+        raise pytest.UsageError(f"{item.nodeid} takes the one mesh, whose tests run in another process than tests/{item.path.parent.name}: move it.")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,8 +46,6 @@ class Outcomes:
     """
 
     rows: list[Promise]
-    lanes: Collection[str] = ()
-    """What is appended to a test's name, after an ``@``, by the process that it ran in."""
     collected: set[str] = field(default_factory=set)
     ended: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -57,11 +55,11 @@ class Outcomes:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        self.collected.update(map(self._plain, ids))
+        self.collected.update(ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
-            self.ended[self._plain(report.nodeid)] = report.outcome
+            self.ended[report.nodeid] = report.outcome
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.collectonly:
@@ -86,10 +84,6 @@ class Outcomes:
                 ended = self.of(test)
                 if ended - {"passed"} or (whole and not ended):
                     yield f"{promise.words}: {test} {', '.join(sorted(ended)) or 'was not collected'}"
-
-    def _plain(self, name: str) -> str:
-        test, _, lane = name.rpartition("@")
-        return test if lane in self.lanes else name
 
 
 def _is_whole(config: pytest.Config) -> bool:

@@ -42,7 +42,7 @@ ONE = Promise("It is there", ("tests/a.py::test_b",))
 
 @pytest.mark.parametrize(("outcome", "good"), [("passed", True), ("failed", False), ("skipped", False), (None, False)])
 def test_a_test_counts_when_all_of_its_cases_passed(outcome: str | None, good: bool) -> None:
-    outcomes = Outcomes([ONE], (), {"tests/a.py::test_b[1]", "tests/a.py::test_b[2]", "tests/a.py::test_bc"}, {"tests/a.py::test_b[1]": "passed"})
+    outcomes = Outcomes([ONE], {"tests/a.py::test_b[1]", "tests/a.py::test_b[2]", "tests/a.py::test_bc"}, {"tests/a.py::test_b[1]": "passed"})
     if outcome:
         outcomes.ended["tests/a.py::test_b[2]"] = outcome
     assert (list(outcomes.unshown(whole=False)) == []) == good
@@ -62,13 +62,12 @@ def test_a_run_that_shows_a_promise_badly_ends_badly(pytester: pytest.Pytester, 
 
         def pytest_configure(config):
             if not hasattr(config, "workerinput"):
-                config.pluginmanager.register(Outcomes([Promise("It is kept", ("test_it.py::test_kept",)), Promise("It is skipped", ("test_it.py::test_skipped",))], ("lane",)))
+                config.pluginmanager.register(Outcomes([Promise("It is kept", ("test_it.py::test_kept",)), Promise("It is skipped", ("test_it.py::test_skipped",))]))
         """)
     pytester.makepyfile(
         test_it="""
         import pytest
 
-        @pytest.mark.xdist_group("lane")
         def test_kept():
             pass
 
@@ -77,7 +76,7 @@ def test_a_run_that_shows_a_promise_badly_ends_badly(pytester: pytest.Pytester, 
             pass
         """
     )
-    for run in ((), ("-n", "2", "--dist", "loadgroup")):
+    for run in ((), ("-n", "2")):
         done = pytester.runpytest_subprocess("-p", "no:randomly", *run)
         assert done.ret == pytest.ExitCode.TESTS_FAILED
         assert "It is skipped: test_it.py::test_skipped skipped" in done.outlines

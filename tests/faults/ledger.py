@@ -34,5 +34,7 @@ class Ledger:
     databases: dict[str, OwedDatabase] = field(default_factory=dict)
     flows: dict[str, str] = field(default_factory=dict)
     """Flow → its kind."""
+    waiting: set[str | None] = field(default_factory=set)
+    """Flows that wait for a person now, by what they were told."""
     surprises: list[str] = field(default_factory=list)
     """Answers that no promise allows: a refusal of what was asked once, a server error."""

@@ -18,8 +18,10 @@ from tests.mesh import PASSWORD
 KINDS = ("sign up", "invite", "suspend or resume", "database", "verify or reset")
 THINKS = 40.0
 """Seconds that people take over a mail: flows in flight cost nothing meanwhile."""
-PATIENT = 0.7
-"""The share of people with a mail who answer it when they would have without a fault. All of them at once are more than two cores bear."""
+PATIENT, LONGER = 0.7, 4.0
+"""The share of people with a mail who answer it when they would have without a fault, also when that is some cases later; and how many
+times as long they take. All of them at once are more than two cores bear.
+"""
 PAUSES = 15.0
 """Seconds, at most, until people ask for the next change."""
 VERIFY, RESET = "Verify your address", "Set a new password"
@@ -36,16 +38,11 @@ class Flight:
     """A person is waited for who does not hurry after a fault either."""
     flow_id: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    waits: bool = False
+    """It waits for a person now."""
     thought: float = 0.0
     """Seconds in which it waited for a person, not for the mesh."""
     ended: float = 0.0
-
-    async def thinks(self, rng: random.Random, seconds: float, least: float | None = None) -> None:
-        """The person takes about so long, unless they are to hurry."""
-        began = time.monotonic()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.hurry.wait(), rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
-        self.thought += time.monotonic() - began
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,8 @@ class Size:
     resets: int = 40
     setting_up: int = 12
     """People who are set up side by side before the load begins."""
+    beginning: float = 30.0
+    """Seconds in which all lanes begin: their first flows all at once are no steady rate."""
 
 
 @dataclass
@@ -86,8 +85,13 @@ class Load:
     forgetful: list[str] = field(default_factory=list)
     flights: dict[int, Flight] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
-    rest: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when each lane is to end with the flow it is in."""
+    _lanes: list[asyncio.Task[None]] = field(default_factory=list)
+    _open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while flows may be begun, and while patient people may go on with theirs."""
+    _rest: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no lane begins another flow."""
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all flows are to end."""
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
     patience: float = 60.0
     """Seconds that the last flows may take."""
@@ -159,25 +163,42 @@ class Load:
     # Running
 
     @contextlib.asynccontextmanager
-    async def runs(self) -> AsyncIterator[None]:
-        """Every lane goes from flow to flow; at the end each finishes the one it is in. Those that cannot are named in ``stuck``."""
+    async def runs(self, *, last: bool = True) -> AsyncIterator[None]:
+        """Every lane goes from flow to flow. Afterwards only those are in flight that wait for somebody patient, who goes on when it runs
+        again; after the last time none is. What should have ended and did not is named in ``stuck``.
+        """
         self.stuck.clear()
-        self.rest.clear()
         self._hurry = asyncio.Event()
-        lanes = [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._lanes())]
+        self._rest.clear()
+        self._open.set()
+        self._lanes = self._lanes or [asyncio.create_task(self._lane(step, n)) for n, step in enumerate(self._steps())]
         try:
             yield
         finally:
-            self.rest.set()
+            self._rest.set()
             self._hurry.set()
-            _, stuck = await asyncio.wait(lanes, timeout=self.patience)
-            self.stuck += [f"{f.kind} {f.flow_id}" for f in self.flights.values()]
-            for lane in stuck:
-                lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
-            self.flights.clear()
+            (self._over.set if last else self._open.clear)()
+            await self._come_to_rest()
 
-    def _lanes(self) -> Iterator[Callable[[random.Random], Awaitable[None]]]:
+    async def _come_to_rest(self) -> None:
+        try:
+            async with asyncio.timeout(self.patience):
+                while self._under_way() or (self._over.is_set() and not all(lane.done() for lane in self._lanes)):  # noqa: ASYNC110 - of many
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.stuck += [f"{f.kind} {f.flow_id}" for f in self._under_way()]
+            await self.end()
+
+    def _under_way(self) -> list[Flight]:
+        return [f for f in self.flights.values() if self._over.is_set() or not (f.patient and f.waits)]
+
+    async def end(self) -> None:
+        """Everybody drops what they are at."""
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+
+    def _steps(self) -> Iterator[Callable[[random.Random], Awaitable[None]]]:
         suspending, steady = self.homes[: self.size.suspending], self.homes[self.size.suspending :]
         for _ in range(self.size.sign_ups):
             yield self._signs_up
@@ -194,8 +215,9 @@ class Load:
 
     async def _lane(self, step: Callable[[random.Random], Awaitable[None]], n: int) -> None:
         rng = random.Random(f"{self.seed}/{n}")  # noqa: S311 - decisions, not secrets
-        await asyncio.sleep(rng.uniform(0, 4))
-        while not self.rest.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), rng.uniform(0, self.size.beginning))
+        while await self._open.wait() and not self._over.is_set():
             with contextlib.suppress(Refused):
                 await step(rng)
 
@@ -207,7 +229,21 @@ class Load:
     async def _pauses(self, rng: random.Random, most: float) -> None:
         """Nothing is asked for in between."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.rest.wait(), rng.uniform(0, most))
+            await asyncio.wait_for(self._rest.wait(), rng.uniform(0, most))
+
+    async def _thinks(self, rng: random.Random, flight: Flight, seconds: float, least: float | None = None) -> None:
+        """The person takes about so long, unless they are to hurry; who is patient does not, and goes on when the others do."""
+        began, longer = time.monotonic(), LONGER if flight.patient else 1.0
+        flight.waits = True
+        if flight.flow_id:
+            self.ledger.waiting.add(flight.flow_id)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(flight.hurry.wait(), longer * rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
+        if flight.patient:
+            await self._open.wait()
+        self.ledger.waiting.discard(flight.flow_id)
+        flight.waits = False
+        flight.thought += time.monotonic() - began
 
     def in_flight(self) -> Counter[str]:
         return Counter(f.kind for f in list(self.flights.values()))
@@ -220,7 +256,7 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def _flight(self, kind: str, *, patient: bool = False) -> AsyncIterator[Flight]:
-        number, flight = next(self._numbers), Flight(kind, self.rest if patient else self._hurry, patient)
+        number, flight = next(self._numbers), Flight(kind, self._over if patient else self._hurry, patient)
         self.flights[number] = flight
         try:
             yield flight
@@ -248,7 +284,7 @@ class Load:
             await self.client.finished(flow_id)
         async with self._flight("verify or reset", patient=rng.random() < PATIENT) as flight:
             await self.client.mails(email, VERIFY)
-            await flight.thinks(rng, THINKS)
+            await self._thinks(rng, flight, THINKS)
             await self._verify(email)
 
     async def _suspends(self, rng: random.Random, home: Home) -> None:
@@ -272,8 +308,8 @@ class Load:
             made = await self._start(flight, "POST", "org", path, {"email": mate.email, "role": rng.choice(("member", "admin"))}, home.owner)
             self.ledger.invitations[made["id"]] = mate.email
             await self.client.mails(mate.email, made["id"])
-            await flight.thinks(rng, THINKS)
-            if self.rest.is_set():
+            await self._thinks(rng, flight, THINKS)
+            if flight.patient and self._over.is_set():
                 await self.client.send("DELETE", "org", f"{path}/{made['id']}", None, home.owner)
                 return
             await self.client.send("POST", "org", f"/invitations/{made['id']}/accept", None, mate)
@@ -296,7 +332,7 @@ class Load:
             await self.client.finished(flight.flow_id or "")
         one = f"{path}/{made['id']}"
         for _ in range(rng.randint(4, 8)):
-            if self.rest.is_set():
+            if not await self._open.wait() or self._over.is_set():
                 break
             await self._changes(rng, home, one, owed)
             await self._pauses(rng, PAUSES)
@@ -324,14 +360,14 @@ class Load:
     async def _forgets(self, rng: random.Random, email: str) -> None:
         """Over and over, with a minute in between, also from case to case: for so long a second mail would not come."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.rest.wait(), self._asked.get(email, 0.0) + 61 - time.monotonic())
+            await asyncio.wait_for(self._rest.wait(), self._asked.get(email, 0.0) + 61 - time.monotonic())
             return
         async with self._flight("verify or reset", patient=rng.random() < PATIENT) as flight:
             await self._start(flight, "POST", "user", "/password-resets", {"email": email})
             self._asked[email] = time.monotonic()
             self.ledger.reset_mails[email] += 1
             token = await self.client.token(email, RESET, self.ledger.reset_mails[email])
-            await flight.thinks(rng, 65, least=61)
+            await self._thinks(rng, flight, 65, least=61)
             password = f"{PASSWORD} {next(self._numbers)}"
             await self.client.send("POST", "user", "/password-resets/confirm", {"token": token, "password": password})
             self.ledger.passwords[email] = password

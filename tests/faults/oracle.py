@@ -213,7 +213,9 @@ class Oracle:
             yield Finding("doubled", f"database {r['id']} {r['name']} was never asked for")
 
     async def _flows(self) -> AsyncIterator[Finding]:
-        """Every flow that was given out is known, and has ended as it is defined: what has not is lost work, and what is not even shown is hidden."""
+        """Every flow that was given out is known, and has ended as it is defined or waits for a person who takes their time: what has not
+        is lost work, and what is not even shown is hidden.
+        """
         rows = await self.lab.rows(
             "SELECT id::text, flow, state, step, finished_at, deviations FROM console.flows WHERE id = ANY($1::uuid[])", list(self.ledger.flows)
         )
@@ -222,7 +224,7 @@ class Oracle:
             r = shown.get(id)
             if r is None:
                 yield Finding("hidden", f"flow {id} ({kind}) is not shown")
-            elif r["finished_at"] is None and r["state"] != "waiting_timer":
+            elif r["finished_at"] is None and r["state"] != ("waiting_person" if id in self.ledger.waiting else "waiting_timer"):
                 yield Finding("lost", f"flow {id} ({r['flow']}) is {r['state']} before {r['step']}")
             elif r["deviations"]:
                 yield Finding("deviating", f"flow {id} ({r['flow']}) went otherwise than it is defined: {r['deviations']}")

@@ -31,8 +31,11 @@ class World:
             load = Load(client, ledger, seed, size)
             await load.settle()
             world = cls(lab, load, Oracle(lab, ledger))
-            async with world.afterwards:
-                yield world
+            try:
+                async with world.afterwards:
+                    yield world
+            finally:
+                await load.end()
 
     def surprise(self, what: str) -> None:
         """Something that no promise allows: the case is red."""

@@ -19,8 +19,8 @@ from deploy.cli import app
 from deploy.plan import DEFAULT_PORT_BASE, SERVICES, Plan, with_ports
 from services.console.folding import FlowState
 from tests.console.test_flows import ended
-from tests.deploy.test_operating import run
 from tests.mesh import HTTP, Customer, TestMesh, eventually
+from tests.operating.test_operating import run
 from tests.rules.files import ROOT
 
 FOLDER = ROOT / "deploy" / "prometheus"
