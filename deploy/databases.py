@@ -1,6 +1,7 @@
 """Prepares the control plane's databases: each service's schema and roles, the publication, the connector's role."""
 
 import asyncio
+import contextlib
 import base64
 import hashlib
 import hmac
@@ -151,11 +152,15 @@ async def _publish(connection: "asyncpg.Connection[asyncpg.Record]", services: t
 
 
 async def _reserve_log(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Make the connector's slot before any service writes: what is written before Connect is up travels too."""
-    await connection.execute(
-        "SELECT pg_create_logical_replication_slot(current_database()::name, 'pgoutput') "
-        "WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = current_database())"
-    )
+    """Make the connector's slot before any service writes: what is written before Connect is up travels too.
+
+    The connector itself, or the supervisor, may be making it: until a slot is found to be usable both see none.
+    """
+    with contextlib.suppress(asyncpg.DuplicateObjectError):
+        await connection.execute(
+            "SELECT pg_create_logical_replication_slot(current_database()::name, 'pgoutput') "
+            "WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = current_database())"
+        )
 
 
 def _role(name: str, attributes: str, password: str | None) -> str:

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,14 @@ def promises(text: str) -> Iterator[Promise]:
 def exists(root: Path, test: str) -> bool:
     """Whether the file defines a test of this name."""
     path, _, name = test.partition("::")
-    if not (root / path).exists():
-        return False
-    tree = ast.parse((root / path).read_text())
-    return any(isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == name for n in ast.walk(tree))
+    return name in _functions(root / path)
+
+
+@cache
+def _functions(file: Path) -> set[str]:
+    if not file.exists():
+        return set()
+    return {n.name for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 @dataclass(eq=False)

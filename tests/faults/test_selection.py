@@ -26,7 +26,7 @@ from tests.faults.run import LEAST_IN_FLIGHT, Result, run_case
 from tests.faults.world import World
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900), pytest.mark.processes]
-SIZE = Size(sign_ups=12, organizations=50, suspending=14, inviting=150, databases=18, resets=40)
+SIZE = Size(sign_ups=12, organizations=50, suspending=14, inviting=160, databases=18, resets=24, beginning=4)
 
 
 @dataclass
