@@ -1,8 +1,8 @@
 """Prepares the control plane's databases: each service's schema and roles, the publication, the connector's role."""
 
 import asyncio
-import contextlib
 import base64
+import contextlib
 import hashlib
 import hmac
 import secrets
