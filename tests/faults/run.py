@@ -22,14 +22,14 @@ from tests.faults.registry import Case, NeverHit, NotRun
 from tests.faults.world import World
 
 LEAST_IN_FLIGHT = 200
-CASES_A_MESH = 8
+CASES_A_MESH = 12
 """A mesh is replaced after so many cases, and after a red one."""
 PATIENCE = 120.0
 """Seconds until a mesh that is not steady yet is given up."""
 LONGEST = 240.0
 """Seconds that harm may take."""
-AFTERWARDS = 3.0
-"""Seconds that the load goes on after all that was in flight has ended."""
+BEFORE, AFTERWARDS = 4.0, 3.0
+"""Seconds that the load goes on before the harm, and after all that was in flight has ended."""
 
 
 @dataclass
@@ -69,6 +69,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT, *, las
     result = Result(one.name)
     try:
         async with world.load.runs(last=last):
+            await asyncio.sleep(BEFORE)
             await world.load.until_in_flight(least)
             counts = world.load.in_flight()
             result.in_flight, result.kinds = counts.total(), dict(counts)
