@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 
 from deploy.stack import Mesh
+from tests.command import Done, command
 from tests.traces import Traces
 
 T = TypeVar("T")
@@ -99,6 +100,10 @@ class TestMesh:
         self.anyone = Door(self.urls)
         self.operator = Door(self.urls, self.status["operator_token"])
         self._newcomers: list[Customer] = []
+
+    def command(self, *words: str) -> Done:
+        """What ``mesh`` says of this one."""
+        return command(self.mesh.state.root, *words)
 
     def sign_up(self, organization: str | None = "Acme", email: str | None = None) -> Customer:
         """Signs a new person up and in. Their address is not verified yet."""

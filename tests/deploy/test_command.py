@@ -9,39 +9,18 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.errors import MeshError
 from deploy.plan import Plan, with_ports
 from deploy.stack import Mesh
 from deploy.state import State
+from tests.command import command
 from tests.deploy.bus import pids, restore_postgres, stop_postgres, travels, write_change
 
 pytestmark = pytest.mark.timeout(300)
 
 STATUS = {"healthy", "services", "agents", "kafka", "connect", "postgres", "data_planes", "supervisor"}
-
-
-class Done(NamedTuple):
-    """How a command ended, and what it said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def mesh(folder: Path, *words: str) -> Done:
-    """The command, without a process of its own: those take a second to start."""
-    done = CliRunner().invoke(app, words, env={"MESH_STATE": str(folder), "NO_COLOR": "1"})
-    if isinstance(done.exception, MeshError):
-        return Done(done.exception.code, done.stdout, done.stderr + str(done.exception))
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def processes(folder: Path, *commands: str) -> list[subprocess.CompletedProcess[str]]:
@@ -71,23 +50,23 @@ def test_a_mesh_that_is_down_says_how_to_start_it(tmp_path: Path) -> None:
         "flows list": "mesh up",
         "mail list": "mesh up",
     }
-    for command, hint in hints.items():
-        done = mesh(tmp_path, *shlex.split(command))
-        assert (done.returncode, hint in done.stderr) == (3, True), (command, done.stderr)
+    for line, hint in hints.items():
+        done = command(tmp_path, *shlex.split(line))
+        assert (done.returncode, hint in done.stderr) == (3, True), (line, done.stderr)
     assert not (tmp_path / "copy").exists()
 
 
 def test_down_of_nothing_is_well(tmp_path: Path) -> None:
-    assert mesh(tmp_path, "down").returncode == 0
+    assert command(tmp_path, "down").returncode == 0
 
 
 def test_what_is_not_understood_exits_2(tmp_path: Path) -> None:
-    for command in ("nonsense", "logs nonsense", "up --replicas nonsense=2", "logs org -n 0", "logs org -n -3", "mail list --limit -1"):
-        assert mesh(tmp_path, *shlex.split(command)).returncode == 2, command
+    for line in ("nonsense", "logs nonsense", "up --replicas nonsense=2", "logs org -n 0", "logs org -n -3", "mail list --limit -1"):
+        assert command(tmp_path, *shlex.split(line)).returncode == 2, line
 
 
 def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
-    done = mesh(bus.state.root, "status", "--json")
+    done = command(bus.state.root, "status", "--json")
     document = json.loads(done.stdout)
     assert done.returncode == 0
     assert document["healthy"] is True
@@ -99,7 +78,7 @@ def test_the_status_is_the_document_of_the_contract(bus: Mesh) -> None:
 def test_secrets_are_shown_on_demand_only(bus: Mesh) -> None:
     secrets = json.loads((bus.state.root / "secrets.json").read_text()).values()
     asked = ("status --json", "status --json --show-secrets", "status --show-secrets", "token")
-    quiet, open_, shown, token = (mesh(bus.state.root, *command.split()) for command in asked)
+    quiet, open_, shown, token = (command(bus.state.root, *line.split()) for line in asked)
     assert [secret for secret in secrets if secret in quiet.stdout] == []
     document = json.loads(open_.stdout)
     assert document["kafka"]["admin"]["username"] == "admin"
@@ -115,28 +94,28 @@ def test_the_output_is_plain_where_there_is_no_terminal(bus: Mesh) -> None:
 
 
 def test_the_doctor_names_what_is_wrong_and_what_mends_it(bus: Mesh) -> None:
-    well = json.loads(mesh(bus.state.root, "doctor", "--json").stdout)
+    well = json.loads(command(bus.state.root, "doctor", "--json").stdout)
     assert well["healthy"] is True
     bus.kill("supervisor")
-    sick = mesh(bus.state.root, "doctor", "--json")
+    sick = command(bus.state.root, "doctor", "--json")
     assert sick.returncode == 1
     (finding,) = [finding for finding in json.loads(sick.stdout)["findings"] if not finding["ok"]]
     assert finding["about"] == "supervisor"
     assert "mesh up" in finding["mend"]
-    status = mesh(bus.state.root, "status", "--json")
+    status = command(bus.state.root, "status", "--json")
     assert (status.returncode, json.loads(status.stdout)["healthy"]) == (1, False)
     Mesh.start(bus.state.root, services=())
 
 
 @pytest.mark.parametrize("name", ["postgres", "kafka"])
 def test_logs_are_printed(bus: Mesh, name: str) -> None:
-    assert mesh(bus.state.root, "logs", name).stdout.strip()
+    assert command(bus.state.root, "logs", name).stdout.strip()
 
 
 def test_a_log_is_followed(bus: Mesh) -> None:
     environment = {**os.environ, "MESH_STATE": str(bus.state.root)}
-    command = [sys.executable, "-m", "deploy.cli", "logs", "-f", "-n", "1", "supervisor"]
-    with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE) as following:
+    argv = [sys.executable, "-m", "deploy.cli", "logs", "-f", "-n", "1", "supervisor"]
+    with subprocess.Popen(argv, env=environment, text=True, stdout=subprocess.PIPE) as following:
         assert following.stdout
         assert following.stdout.readline().strip()
         with bus.state.log("supervisor").open("a") as log:
@@ -148,7 +127,7 @@ def test_a_log_is_followed(bus: Mesh) -> None:
 def test_one_process_is_restarted_and_the_others_run_on(bus: Mesh) -> None:
     before = pids(bus)
     old = bus.pid("dataplane-local")
-    done = mesh(bus.state.root, "restart", "dataplane-local")
+    done = command(bus.state.root, "restart", "dataplane-local")
     assert done.returncode == 0, done.stderr
     assert pids(bus) - before == {bus.pid("dataplane-local")}
     assert before - pids(bus) == {old}
@@ -180,21 +159,21 @@ def test_a_restored_database_is_found_and_one_command_goes_on_with_it(bus: Mesh,
     write_change(bus, "org:lost")
     assert travels(bus, "org:lost")
     restore_postgres(bus, backup)
-    findings = json.loads(mesh(bus.state.root, "doctor", "--json").stdout)["findings"]
+    findings = json.loads(command(bus.state.root, "doctor", "--json").stdout)["findings"]
     (finding,) = [f for f in findings if f["about"] == "database"]
     assert not finding["ok"]
     assert "mesh restored" in finding["mend"]
-    unsaid = mesh(bus.state.root, "restored")
+    unsaid = command(bus.state.root, "restored")
     assert (unsaid.returncode, "mesh restored --all" in unsaid.stderr) == (2, True)
-    unconfirmed = mesh(bus.state.root, "restored", "--all")
+    unconfirmed = command(bus.state.root, "restored", "--all")
     assert (unconfirmed.returncode, "mesh restored --all --yes" in unconfirmed.stderr) == (1, True)
     assert "not the database they wrote into: user, org" in unconfirmed.stderr
-    done = mesh(bus.state.root, "restored", "--all", "--yes", "--json")
+    done = command(bus.state.root, "restored", "--all", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert min(json.loads(done.stdout)["epochs"].values()) > 1
-    assert "No service is held" in mesh(bus.state.root, "restored", "--all").stderr
+    assert "No service is held" in command(bus.state.root, "restored", "--all").stderr
     bus.wait_healthy()
     write_change(bus, "org:after")
     assert travels(bus, "org:after"), "the connector goes on where the database is, not where it was"
-    assert mesh(bus.state.root, "restored", "--nothing-lost", "--service", "org").returncode == 0
-    assert mesh(bus.state.root, "restored", "--service", "nobody").returncode == 2
+    assert command(bus.state.root, "restored", "--nothing-lost", "--service", "org").returncode == 0
+    assert command(bus.state.root, "restored", "--service", "nobody").returncode == 2

@@ -3,18 +3,15 @@
 import asyncio
 import copy
 import json
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from typer.testing import CliRunner
 
-from deploy.cli import app
 from deploy.stack import Mesh
+from tests.command import command
 from tests.faults.ledger import Ledger
 from tests.faults.load import Size
 from tests.faults.oracle import Oracle
@@ -36,11 +33,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await asyncio.to_thread(Mesh.at(folder).reset)
 
 
-async def say(world: World, *words: str) -> str:
+async def say(world: World, *words: str, code: int = 0) -> str:
     """The ``mesh`` command, as an operator types it."""
-    environment = {**os.environ, "MESH_STATE": str(world.lab.mesh.state.root), "NO_COLOR": "1"}
-    done = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
-    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
+    done = await asyncio.to_thread(command, world.lab.mesh.state.root, *words)
+    assert done.returncode == code, done
     return done.stdout
 
 
@@ -84,7 +80,9 @@ async def test_a_lost_database_comes_back_from_its_backup_and_everything_follows
         seen = await epochs(world)
         await lose_the_database(world)
         assert "mesh restored --all" in await say(world, "restore", str(backup), "--yes")
-        assert json.loads(await say_unhealthy(world))["healthy"] is False, "nobody enters it before somebody has said so"
+        sick = await say(world, "doctor", "--json", code=1)
+        assert "mesh restored" in sick, "nobody enters it before somebody has said so"
+        assert json.loads(sick)["healthy"] is False
         await say(world, "restored", "--all", "--yes")
         await world.lab.healthy()
         assert min(await epochs(world)) > max(seen), "an epoch that nobody has seen"
@@ -93,10 +91,3 @@ async def test_a_lost_database_comes_back_from_its_backup_and_everything_follows
     await world.load.rename(world.load.homes[1], "After the restore")
     await world.load.make_home()
     await is_as(world, world.load.ledger)
-
-
-async def say_unhealthy(world: World) -> str:
-    environment = {**os.environ, "MESH_STATE": str(world.lab.mesh.state.root), "NO_COLOR": "1"}
-    done: Any = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", "--json"], env=environment)
-    assert "mesh restored" in done.stdout
-    return str(done.stdout)

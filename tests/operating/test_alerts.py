@@ -20,7 +20,6 @@ from deploy.plan import DEFAULT_PORT_BASE, SERVICES, Plan, with_ports
 from services.console.folding import FlowState
 from tests.console.test_flows import ended
 from tests.mesh import HTTP, Customer, TestMesh, eventually
-from tests.operating.test_operating import run
 from tests.rules.files import ROOT
 
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -173,5 +172,5 @@ def test_a_command_that_there_is_not_is_caught(line: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("line", sorted({line for line in commands(RUNBOOK) if _LOOKS.match(line) and "<" not in line}))
 def test_every_look_of_the_runbook_is_answered_by_a_running_mesh(mesh: TestMesh, line: str) -> None:
-    done = run(mesh, *shlex.split(line)[1:])
-    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
+    done = mesh.command(*shlex.split(line)[1:])
+    assert done.returncode == 0, done

@@ -3,34 +3,21 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from deploy import process
-from deploy.cli import app
 from deploy.demo import Demo
 from deploy.plan import SERVICES
 from tests.console.test_flows import ended
 from tests.mesh import Customer, TestMesh, eventually
 
-Say = Callable[..., Result]
-
-
-@pytest.fixture
-def say(mesh: TestMesh, monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Runs the ``mesh`` command on the running mesh."""
-    monkeypatch.setenv("MESH_STATE", str(mesh.mesh.state.root))
-    return lambda *words: CliRunner().invoke(app, list(words), catch_exceptions=False)
-
 
 @pytest.mark.processes
-def test_the_status_is_the_document_that_programs_rely_on(mesh: TestMesh, say: Say) -> None:
-    done = say("status", "--json")
+def test_the_status_is_the_document_that_programs_rely_on(mesh: TestMesh) -> None:
+    done = mesh.command("status", "--json")
     document = json.loads(done.stdout)
-    assert (done.exit_code, document["healthy"]) == (0, True)
+    assert (done.returncode, document["healthy"]) == (0, True)
     assert document["services"].keys() == {"user", "org", "billing", "notification", "provisioning", "console"}
     for service in document["services"].values():
         assert service["url"].startswith("http://127.0.0.1:")
@@ -74,9 +61,9 @@ def test_a_local_mesh_has_few_partitions_that_everybody_pays_for(mesh: TestMesh)
     assert {len(known[f"{service}.changes"].partitions) for service in SERVICES} == {4}
 
 
-def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_what_to_try_next(mesh: TestMesh, say: Say) -> None:
+def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_what_to_try_next(mesh: TestMesh) -> None:
     before = {name: one.pid for name, one in process.recorded(mesh.mesh.state).items() if name != "supervisor"}
-    told = say("up").stdout
+    told = mesh.command("up").stdout
     assert {name: one.pid for name, one in process.recorded(mesh.mesh.state).items() if name != "supervisor"} == before, "what runs is adopted"
     steps, _, links = told.partition("The mesh is up after ")
     for step in ("postgres", "kafka", "connect", "connectors", "org", "agent-local"):
@@ -93,27 +80,27 @@ def test_up_tells_each_step_with_its_seconds_then_links_masked_credentials_and_w
     assert len(re.findall(r"^ *mesh \w+", links.partition("Next")[2], re.MULTILINE)) == 3
 
 
-def test_flows_are_listed_and_shown_for_people_and_programs(mesh: TestMesh, say: Say) -> None:
+def test_flows_are_listed_and_shown_for_people_and_programs(mesh: TestMesh) -> None:
     customer = mesh.sign_up()
     assert ended(customer, customer.flow_id)["state"] == "done"
-    listed = json.loads(say("flows", "list", "--flow", "sign up", "--state", "done", "--limit", "5", "--json").stdout)
+    listed = json.loads(mesh.command("flows", "list", "--flow", "sign up", "--state", "done", "--limit", "5", "--json").stdout)
     assert customer.flow_id in [f["id"] for f in listed["items"]]
     assert {f["flow"] for f in listed["items"]} == {"sign up"}
-    assert customer.flow_id in say("flows", "list", "--state", "done").stdout
-    shown = json.loads(say("flows", "show", customer.flow_id, "--json").stdout)
+    assert customer.flow_id in mesh.command("flows", "list", "--state", "done").stdout
+    shown = json.loads(mesh.command("flows", "show", customer.flow_id, "--json").stdout)
     assert (shown["id"], shown["state"]) == (customer.flow_id, "done")
-    told = say("flows", "show", customer.flow_id).stdout
+    told = mesh.command("flows", "show", customer.flow_id).stdout
     assert re.search(r"^sign up +done +started ", told)
     assert re.search(r"^ *met +database ready +provisioning +\d+ ms +\S.*$", told, re.MULTILINE)
 
 
-def test_mails_are_listed_and_shown_for_people_and_programs(mesh: TestMesh, customer: Customer, say: Say) -> None:
+def test_mails_are_listed_and_shown_for_people_and_programs(mesh: TestMesh, customer: Customer) -> None:
     eventually(lambda: mesh.mails(customer.email, "verify"))
-    (mail, *_) = json.loads(say("mail", "list", "--to", customer.email, "--json").stdout)
+    (mail, *_) = json.loads(mesh.command("mail", "list", "--to", customer.email, "--json").stdout)
     assert mail.keys() == {"id", "message_id", "to", "subject", "text", "html", "headers", "received_at"}
-    assert mail["subject"] in say("mail", "list", "--to", customer.email).stdout
-    assert json.loads(say("mail", "show", mail["id"], "--json").stdout) == mail
-    told = say("mail", "show", mail["id"][:12]).stdout
+    assert mail["subject"] in mesh.command("mail", "list", "--to", customer.email).stdout
+    assert json.loads(mesh.command("mail", "show", mail["id"], "--json").stdout) == mail
+    told = mesh.command("mail", "show", mail["id"][:12]).stdout
     assert customer.email in told
     assert mail["text"].splitlines()[0] in told
 
