@@ -113,15 +113,21 @@ class Reconciler:
         try:
             steps = plan(wanted, await catalog.read(self._server, wanted.org_id, planned.names(wanted)))
         except TROUBLE as error:
-            steps = []
-            outcomes = {resource: (explain(error), None) for resource in wanted.resources}
             log.warning("the server cannot be read: %s", explain(error), extra={"org_id": str(wanted.org_id), "error": type(error).__name__})
+            unsettled = [resource for resource, held in wanted.resources.items() if not self._is_settled(wanted, held)]
+            self._conclude(tenant, wanted, [], {resource: (explain(error), None) for resource in unsettled})
+            return False
         for step in steps:
             outcomes[step.resource] = await self._apply(wanted, step, outcomes)
             failpoint("step")
         self._conclude(tenant, wanted, steps, outcomes)
         remembered = await self._save(tenant)
         return remembered and not any(error for error, _ in outcomes.values())
+
+    def _is_settled(self, wanted: Tenant, held: Held) -> bool:
+        """Whether it was seen to be as it is wanted now: a server that is away for a moment says nothing against it."""
+        seen = self._observed.get(wanted.org_id, {}).get(held.resource.resource)
+        return seen is not None and (seen.generation, seen.state) == (held.resource.generation, _state(wanted, held))
 
     async def _save(self, tenant: Tenant) -> bool:
         """Whether the disk holds it."""

@@ -111,6 +111,21 @@ async def test_it_starts_from_disk_alone_and_enforces(house: House, own_server: 
     await later.close()
 
 
+async def test_while_the_server_is_away_only_what_is_still_to_be_done_there_has_failed(house: House, own_server: Server, within: Within) -> None:
+    world = house.world
+    own_server.stop()
+    try:
+        told = len(world.told)
+        world.hear(house.db.record(limit=2))
+        await within(lambda: house.state(house.db.id) == "failed")
+        assert "cannot be reached" in (world.observed[house.db.id].error or "")
+    finally:
+        own_server.start()
+    await within(lambda: house.state(house.db.id) == "ready", 20)
+    assert world.observed[house.db.id].generation == house.org.generation
+    assert {one.resource for one in world.told[told:]} == {house.db.id}, "nobody heard of what was as it is wanted"
+
+
 async def test_what_its_disk_had_no_room_for_is_remembered_when_it_has(house: House, own_server: Server, within: Within) -> None:
     world = house.world
     memory = world.disk._folder / "tenants"
