@@ -1,6 +1,7 @@
 """A scratch service, ``probe``, on the real Postgres: for the kit's rules, without the bus around them."""
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import asyncpg
 import orjson
 import pytest
 
+from deploy.status import Document
 from shared.bus import Applier
 from shared.changes import Change, Context, decode
 from shared.migrations import migrate
@@ -20,7 +22,6 @@ from shared.reactions import Reaction
 from shared.replicas import replicas_of
 from shared.rows import Pattern, Row
 from shared.tx import Database, Tx
-from tests.mesh import TestMesh
 
 PASSWORD = "probe"
 
@@ -126,9 +127,16 @@ SELECT replica_table('things', source => 'other.things');
 
 
 @pytest.fixture(scope="session")
-def probe_url(mesh: TestMesh) -> str:
+def ground(request: pytest.FixtureRequest) -> Document:
+    """Where the scratch service is: on the bus alone, or on the mesh that is there anyway."""
+    there = os.environ.get("MESH_TEST_STATE") or request.config.getoption("--stack") == "containers"
+    return request.getfixturevalue("mesh").status if there else request.getfixturevalue("bus").status()
+
+
+@pytest.fixture(scope="session")
+def probe_url(ground: Document) -> str:
     """The application role of the scratch schema, made afresh."""
-    admin_url = mesh.status["postgres"]["url"]
+    admin_url = ground["postgres"]["url"]
     asyncio.run(_make_schema(admin_url))
     return _as("probe_app", admin_url)
 
@@ -154,9 +162,9 @@ async def _make_schema(admin_url: str) -> None:
 
 
 @pytest.fixture
-async def probe(probe_url: str, mesh: TestMesh) -> AsyncIterator[Probe]:
+async def probe(probe_url: str, ground: Document) -> AsyncIterator[Probe]:
     database = await Database.connect(probe_url, "probe")
-    admin = await asyncpg.connect(mesh.status["postgres"]["url"])
+    admin = await asyncpg.connect(ground["postgres"]["url"])
     await admin.execute("TRUNCATE probe.parked, probe.fuses CASCADE")
     yield Probe(database, admin)
     await admin.close()

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from deploy.status import Document
 from shared import healing
 from shared.changes import Context
 from shared.errors import RowTooLarge
 from shared.tx import Database, Restored, UnsafeRole
 from tests.kit.conftest import Log, Probe, record
 from tests.kit.doors import application, client
-from tests.mesh import TestMesh
 
 
 def tenant() -> tuple[uuid.UUID, str]:
@@ -201,9 +201,9 @@ async def test_the_application_cannot_write_the_log_or_a_replica_itself(probe: P
                 await tx.run(statement)
 
 
-async def test_a_role_that_bypasses_row_level_security_is_refused_at_start(mesh: TestMesh, probe: Probe) -> None:
+async def test_a_role_that_bypasses_row_level_security_is_refused_at_start(ground: Document, probe: Probe) -> None:
     with pytest.raises(UnsafeRole):
-        await Database.connect(mesh.status["postgres"]["url"], "probe")
+        await Database.connect(ground["postgres"]["url"], "probe")
 
 
 async def test_a_pooled_connection_never_carries_the_previous_tenant(probe_url: str, probe: Probe) -> None:

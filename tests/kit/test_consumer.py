@@ -13,12 +13,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from faststream.kafka import KafkaBroker
 from pydantic import SecretStr
 
+from deploy.status import Document
 from shared import consumer
 from shared.bus import Applier
 from shared.consumer import ChangeConsumer, Consumer, kafka_broker
 from shared.settings import Settings, settings
 from tests.kit.conftest import Log, Probe, record
-from tests.mesh import TestMesh
 
 
 class Reader(Consumer):
@@ -39,10 +39,10 @@ class Reader(Consumer):
 
 
 @pytest.fixture
-def access(mesh: TestMesh) -> dict[str, str]:
-    admin = mesh.status["kafka"]["admin"]
+def access(ground: Document) -> dict[str, str]:
+    admin = ground["kafka"]["admin"]
     return {
-        "bootstrap.servers": mesh.status["kafka"]["bootstrap"], "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-256",
+        "bootstrap.servers": ground["kafka"]["bootstrap"], "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-256",
         "sasl.username": admin["username"], "sasl.password": admin["password"],
     }  # fmt: skip
 
