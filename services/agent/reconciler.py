@@ -28,6 +28,8 @@ from shared.trace import span, trace_id
 
 TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 RECHECK_SECONDS = 1.0
+SERVER_RETRY_SECONDS = 5.0
+"""At most, until a server that was away is looked for again."""
 
 State = Literal["ready", "suspended", "deleted", "gone", "failed"]
 Outcome = tuple[str | None, str | None]
@@ -51,6 +53,9 @@ class Reconciler:
         self._retries: dict[UUID, asyncio.TimerHandle] = {}
         self._backoffs: dict[UUID, Backoff] = {}
         self._rechecks: set[asyncio.Task[None]] = set()
+        self._unreached: set[UUID] = set()
+        """Tenants that found the server away."""
+        self._away = asyncio.Event()
         self.changed: Callable[[UUID, list[Observed]], None] = lambda _org_id, _observed: None
 
     # What others ask
@@ -116,6 +121,8 @@ class Reconciler:
             log.warning("the server cannot be read: %s", explain(error), extra={"org_id": str(wanted.org_id), "error": type(error).__name__})
             unsettled = [resource for resource, held in wanted.resources.items() if not self._is_settled(wanted, held)]
             self._conclude(tenant, wanted, [], {resource: (explain(error), None) for resource in unsettled})
+            self._unreached.add(wanted.org_id)
+            self._away.set()
             return False
         for step in steps:
             outcomes[step.resource] = await self._apply(wanted, step, outcomes)
@@ -239,19 +246,28 @@ class Reconciler:
     # Drift
 
     async def watch(self, every: float, swept: asyncio.Event) -> None:
-        """Compare everything with the server at start and then periodically, until cancelled; sets ``swept`` after the first."""
-        backoff = Backoff(0.5, every)
+        """Compare everything with the server at start and then periodically, until cancelled; sets ``swept`` after the first.
+
+        A server that was found to be away is looked for more often: when it is back, whoever waited for it goes on.
+        """
+        backoff = Backoff(0.5, min(every, SERVER_RETRY_SECONDS))
         while True:
+            self._away.clear()
             try:
                 await databases.seal(self._server)
                 self._sweep(await catalog.read(self._server))
                 swept.set()
                 backoff.reset()
-                pause = every * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
             except TROUBLE as error:
                 pause = backoff.wait()
                 log.warning("the server cannot be compared, again in %.1f s: %s", pause, explain(error))
-            await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
+            else:
+                waited, self._unreached = self._unreached, set()
+                for org_id in waited:
+                    self.touch(org_id)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._away.wait(), every * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
     def _sweep(self, actual: Actual) -> None:
         for org_id, tenant in self._tenants.items():

@@ -8,8 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.agent import catalog
+from services.agent import catalog, reconciler
+from services.agent.backoff import Backoff
 from services.agent.disk import Disk
+from services.agent.reconciler import SERVER_RETRY_SECONDS
 from services.agent.server import Server as Door
 from services.agent.server import quoted
 from tests.agent.house import House
@@ -124,6 +126,20 @@ async def test_while_the_server_is_away_only_what_is_still_to_be_done_there_has_
     await within(lambda: house.state(house.db.id) == "ready", 20)
     assert world.observed[house.db.id].generation == house.org.generation
     assert {one.resource for one in world.told[told:]} == {house.db.id}, "nobody heard of what was as it is wanted"
+
+
+async def test_who_waited_for_the_server_goes_on_when_it_is_back(house: House, own_server: Server, within: Within, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long they had been told to wait."""
+    monkeypatch.setattr(reconciler, "Backoff", lambda least, most: Backoff(600, 600) if most > SERVER_RETRY_SECONDS else Backoff(least, most))
+    world = house.world
+    await world.watch(every=60).wait()
+    own_server.stop()
+    try:
+        world.hear(house.db.record(limit=3))
+        await within(lambda: house.state(house.db.id) == "failed")
+    finally:
+        own_server.start()
+    await within(lambda: house.state(house.db.id) == "ready", 20)
 
 
 async def test_what_its_disk_had_no_room_for_is_remembered_when_it_has(house: House, own_server: Server, within: Within) -> None:
