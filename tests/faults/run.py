@@ -44,6 +44,8 @@ class Result:
     disordered: int = 0
     seconds: float | None = None
     spread: dict[str, float] = field(default_factory=dict)
+    took: float = 0.0
+    """Seconds of the whole case."""
     repeated_mails: int = 0
     not_run: str = ""
     findings: list[str] = field(default_factory=list)
@@ -66,7 +68,7 @@ HEAD = f"{'fault':<52} {'in flight':>9} {'lost':>5} {'doubled':>8} {'disordered'
 
 async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT, *, last: bool = True) -> Result:
     """Load, fault, recovery, verdict. Unless it is the ``last`` on this mesh, those who take their time over a mail do so until a later one."""
-    result = Result(one.name)
+    result, began = Result(one.name), time.monotonic()
     try:
         async with world.load.runs(last=last):
             await asyncio.sleep(BEFORE)
@@ -89,6 +91,7 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT, *, las
         result.findings.append(str(why))
     result.findings += [f"people still wait for {one}" for one in world.load.stuck]
     _take(result, await world.oracle.settled())
+    result.took = time.monotonic() - began
     return result
 
 

@@ -42,10 +42,10 @@ def _at(name: str, failpoint: Name, hit: int = _HIT) -> Harm:
 
 PLACES: tuple[tuple[Name, str, int], ...] = (
     ("answer", "user", 5),
-    ("answer", "org", 9),
+    ("answer", "org", 5),
     ("answer", "provisioning", 4),
     ("reaction", "org", 5),
-    ("reaction", "billing", 3),
+    ("reaction", "billing", 1),
     ("reaction", "notification", 7),
     ("reaction", "provisioning", 6),
     ("replica", "org", 9),
@@ -56,7 +56,7 @@ PLACES: tuple[tuple[Name, str, int], ...] = (
     ("retry", "notification", 1),
     ("work", "notification", 9),
     ("mail", "notification", 6),
-    ("customer", "billing", 2),
+    ("customer", "billing", 1),
     ("feed", "provisioning", 2),
     ("step", "agent-local", 7),
     ("heads", "org", 2),
