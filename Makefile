@@ -43,7 +43,7 @@ demo: env ## Start a mesh of its own on free ports, run the demo on it, stop it 
 	@$(BIN)/mesh demo $(ARGS)
 
 test: env ## Run the whole suite: the tests of one mesh, and beside them those that need none or have their own.
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --max-worker-restart=0 $(ARGS)
 
 test-apart: env ## Run the flows and the isolation suite with two databases, two connectors and two data planes: nothing may work only because all share one.
 	@$(BIN)/python -m pytest tests/flows tests/isolation --databases=2 --data-planes=2 $(ARGS)

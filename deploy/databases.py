@@ -154,7 +154,7 @@ async def _publish(connection: "asyncpg.Connection[asyncpg.Record]", services: t
 async def _reserve_log(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Make the connector's slot before any service writes: what is written before Connect is up travels too.
 
-    The connector itself, or the supervisor, may be making it: until a slot is found to be usable both see none.
+    The connector itself, or the supervisor, may be making it just then; what is written until it is usable is missed by its numbers.
     """
     with contextlib.suppress(asyncpg.DuplicateObjectError):
         await connection.execute(

@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 from deploy.stack import Mesh
 from tests import containers
 from tests.complaints import complaints
-from tests.contracts.promises import DOCUMENT, Outcomes, promises
+from tests.contracts.promises import DOCUMENT, watch
 from tests.flows.people import verify
 from tests.mesh import Customer, TestMesh
 from tests.rules.files import ROOT
@@ -39,8 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("--databases") or config.getoption("--data-planes"):
             raise pytest.UsageError("--databases and --data-planes are for the local stack: docker-compose.yml has one of each.")
         containers.require_engine()
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Outcomes(list(promises((ROOT / DOCUMENT).read_text()))))
+    watch(config, (ROOT / DOCUMENT).read_text())
 
 
 @pytest.hookimpl(trylast=True)
@@ -62,11 +61,15 @@ def _turn(item: pytest.Item) -> tuple[int, str]:
     return 1 if "tried" in fixtures else 2 if "ground" in fixtures else 4 if "mesh" in fixtures else 0, ""
 
 
+def _folder(nodeid: str) -> str:
+    return nodeid.split("/")[1]
+
+
 class Halves(LoadScopeScheduling):
     """Two processes share the tests: one has those of the one mesh, the other all others."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "apart" if nodeid.split("/")[1] in APART else "mesh"
+        return "apart" if _folder(nodeid) in APART else "mesh"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,8 +78,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if "mesh" in getattr(item, "fixturenames", ()) and item.path.parent.name in APART:
-        raise pytest.UsageError(f"{item.nodeid} takes the one mesh, whose tests run in another process than tests/{item.path.parent.name}: move it.")
+    if "mesh" in getattr(item, "fixturenames", ()) and _folder(item.nodeid) in APART:
+        raise pytest.UsageError(f"{item.nodeid} takes the one mesh, whose tests run in another process than tests/{_folder(item.nodeid)}: move it.")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,9 +17,14 @@ _ADVICE = {
 }
 
 
+def is_away(error: Exception) -> bool:
+    """Whether it says that the server cannot be reached, not that it refuses something."""
+    return (isinstance(error, _AWAY) and not isinstance(error, asyncpg.QueryCanceledError)) or not isinstance(error, asyncpg.PostgresError)
+
+
 def explain(error: Exception) -> str:
     """At most 300 characters."""
-    if (isinstance(error, _AWAY) and not isinstance(error, asyncpg.QueryCanceledError)) or not isinstance(error, asyncpg.PostgresError):
+    if is_away(error):
         return "the data plane's Postgres server cannot be reached, it is tried again"
     state = getattr(error, "sqlstate", None) or "?"
     advice = _ADVICE.get(state, "it is tried again")

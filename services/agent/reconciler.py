@@ -18,7 +18,7 @@ from services.agent.catalog import Actual
 from services.agent.databases import Spares
 from services.agent.desired import Held, Tenant
 from services.agent.disk import Disk
-from services.agent.errors import explain
+from services.agent.errors import explain, is_away
 from services.agent.plan import Kind, Step, plan
 from services.agent.reports import Holding
 from services.agent.server import Server
@@ -121,8 +121,9 @@ class Reconciler:
             log.warning("the server cannot be read: %s", explain(error), extra={"org_id": str(wanted.org_id), "error": type(error).__name__})
             unsettled = [resource for resource, held in wanted.resources.items() if not self._is_settled(wanted, held)]
             self._conclude(tenant, wanted, [], {resource: (explain(error), None) for resource in unsettled})
-            self._unreached.add(wanted.org_id)
-            self._away.set()
+            if is_away(error):
+                self._unreached.add(wanted.org_id)
+                self._away.set()
             return False
         for step in steps:
             outcomes[step.resource] = await self._apply(wanted, step, outcomes)
@@ -214,7 +215,7 @@ class Reconciler:
             if resource in waiting:
                 continue
             error, traceparent = outcomes.get(resource, (None, None))
-            if held.resource.kind == "login" and not wanted.open:
+            if held.resource.kind == "login" and not wanted.open and not self._is_settled(wanted, held):
                 error = error or outcomes.get(wanted.org_id, (None, None))[0]
             last = before.get(resource)
             state: State = "failed" if error else _state(wanted, held)
@@ -253,21 +254,34 @@ class Reconciler:
         backoff = Backoff(0.5, min(every, SERVER_RETRY_SECONDS))
         while True:
             self._away.clear()
-            try:
-                await databases.seal(self._server)
-                self._sweep(await catalog.read(self._server))
+            if await self._compared():
                 swept.set()
-                backoff.reset()
-            except TROUBLE as error:
-                pause = backoff.wait()
-                log.warning("the server cannot be compared, again in %.1f s: %s", pause, explain(error))
-                await asyncio.sleep(pause)
-            else:
-                waited, self._unreached = self._unreached, set()
-                for org_id in waited:
-                    self.touch(org_id)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._away.wait(), every * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+                if await self._is_quiet(every * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
+                    backoff.reset()
+                    continue
+            await asyncio.sleep(backoff.wait())
+
+    async def _compared(self) -> bool:
+        """Whether the server was there; then whoever found it away goes on."""
+        try:
+            await databases.seal(self._server)
+            self._sweep(await catalog.read(self._server))
+        except TROUBLE as error:
+            log.warning("the server cannot be compared: %s", explain(error))
+            return False
+        waited, self._unreached = self._unreached, set()
+        for org_id in waited:
+            self.touch(org_id)
+        return True
+
+    async def _is_quiet(self, seconds: float) -> bool:
+        """Whether nobody finds the server away for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._away.wait()
+        except TimeoutError:
+            return True
+        return False
 
     def _sweep(self, actual: Actual) -> None:
         for org_id, tenant in self._tenants.items():

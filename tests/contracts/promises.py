@@ -63,13 +63,13 @@ class Outcomes:
         self.collected.update(ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or not report.passed:
+        if (report.when == "call" or not report.passed) and self.ended.get(report.nodeid) != "failed":
             self.ended[report.nodeid] = report.outcome
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.collectonly:
-            self.wrong = list(self.unshown(whole=_is_whole(session.config)))
-        if self.wrong:
+        if _is_whole(session):
+            self.wrong = list(self.unshown())
+        if self.wrong and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -82,17 +82,25 @@ class Outcomes:
         """``passed``, ``failed``, ``skipped``, ``not run`` of each of its cases; nothing when it was not collected."""
         return {self.ended.get(one, "not run") for one in self.collected if one.partition("[")[0] == test}
 
-    def unshown(self, *, whole: bool) -> Iterator[str]:
-        """In words: each promise with a test that was collected and did not pass, or in the ``whole`` suite is not there."""
+    def unshown(self) -> Iterator[str]:
+        """In words: each promise with a test that did not pass or is not there."""
         for promise in self.rows:
             for test in promise.tests:
                 ended = self.of(test)
-                if ended - {"passed"} or (whole and not ended):
+                if ended != {"passed"}:
                     yield f"{promise.words}: {test} {', '.join(sorted(ended)) or 'was not collected'}"
 
 
-def _is_whole(config: pytest.Config) -> bool:
-    """Whether this session is the whole suite: nothing chosen, nothing left out."""
-    option = config.option
-    chosen = option.keyword or option.markexpr or option.deselect or option.ignore or option.ignore_glob
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
+def _is_whole(session: pytest.Session) -> bool:
+    """Whether this was the whole suite: nothing chosen, nothing left out, and run to its end."""
+    option = session.config.option
+    chosen = option.keyword or option.markexpr or option.deselect or option.ignore or option.ignore_glob or option.collectonly
+    elsewhere = session.config.getoption("--stack", "local") != "local"
+    ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not (session.shouldstop or session.shouldfail)
+    return ended and session.config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen and not elsewhere
+
+
+def watch(config: pytest.Config, table: str) -> None:
+    """Has a session judged by this table, in the process that hears of all of its tests."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Outcomes(list(promises(table))))

@@ -34,7 +34,7 @@ class Ledger:
     databases: dict[str, OwedDatabase] = field(default_factory=dict)
     flows: dict[str, str] = field(default_factory=dict)
     """Flow → its kind."""
-    waiting: set[str | None] = field(default_factory=set)
-    """Flows that wait for a person now, by what they were told."""
+    waiting: set[str] = field(default_factory=set)
+    """Flows whose person has the mail and takes their time."""
     surprises: list[str] = field(default_factory=list)
     """Answers that no promise allows: a refusal of what was asked once, a server error."""

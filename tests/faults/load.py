@@ -20,7 +20,7 @@ THINKS = 40.0
 """Seconds that people take over a mail: flows in flight cost nothing meanwhile."""
 PATIENT, LONGER = 0.7, 4.0
 """The share of people with a mail who answer it when they would have without a fault, also when that is some cases later; and how many
-times as long they take. All of them at once are more than two cores bear.
+times as long they may take. All of them at once are more than two cores bear.
 """
 PAUSES = 15.0
 """Seconds, at most, until people ask for the next change."""
@@ -40,8 +40,6 @@ class Flight:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     waits: bool = False
     """It waits for a person now."""
-    thought: float = 0.0
-    """Seconds in which it waited for a person, not for the mesh."""
     ended: float = 0.0
 
 
@@ -89,7 +87,7 @@ class Load:
     _open: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while flows may be begun, and while patient people may go on with theirs."""
     _rest: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while no lane begins another flow."""
+    """Set while nobody pauses, and after the last time."""
     _over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all flows are to end."""
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
@@ -165,8 +163,10 @@ class Load:
     @contextlib.asynccontextmanager
     async def runs(self, *, last: bool = True) -> AsyncIterator[None]:
         """Every lane goes from flow to flow. Afterwards only those are in flight that wait for somebody patient, who goes on when it runs
-        again; after the last time none is. What should have ended and did not is named in ``stuck``.
+        again; after the last time none is. What should have ended and did not, and what broke, is named in ``stuck``.
         """
+        if self._over.is_set():
+            raise RuntimeError("this load has ended: it runs no more")
         self.stuck.clear()
         self._hurry = asyncio.Event()
         self._rest.clear()
@@ -186,8 +186,8 @@ class Load:
                 while self._under_way() or (self._over.is_set() and not all(lane.done() for lane in self._lanes)):  # noqa: ASYNC110 - of many
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            self.stuck += [f"{f.kind} {f.flow_id}" for f in self._under_way()]
-            await self.end()
+            self.stuck += [f"{f.kind} {f.flow_id}" for f in self._under_way()] or ["a lane that has not ended"]
+        self.stuck += [f"a lane that broke: {lane.exception()!r}" for lane in self._lanes if lane.done() and lane.exception()]
 
     def _under_way(self) -> list[Flight]:
         return [f for f in self.flights.values() if self._over.is_set() or not (f.patient and f.waits)]
@@ -233,17 +233,17 @@ class Load:
 
     async def _thinks(self, rng: random.Random, flight: Flight, seconds: float, least: float | None = None) -> None:
         """The person takes about so long, unless they are to hurry; who is patient does not, and goes on when the others do."""
-        began, longer = time.monotonic(), LONGER if flight.patient else 1.0
+        longer = LONGER if flight.patient else 1.0
         flight.waits = True
         if flight.flow_id:
             self.ledger.waiting.add(flight.flow_id)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(flight.hurry.wait(), longer * rng.uniform(seconds / 2 if least is None else least, seconds * 1.5))
+            await asyncio.wait_for(flight.hurry.wait(), rng.uniform(seconds / 2 if least is None else least, seconds * 1.5 * longer))
         if flight.patient:
             await self._open.wait()
-        self.ledger.waiting.discard(flight.flow_id)
+        if flight.flow_id:
+            self.ledger.waiting.discard(flight.flow_id)
         flight.waits = False
-        flight.thought += time.monotonic() - began
 
     def in_flight(self) -> Counter[str]:
         return Counter(f.kind for f in list(self.flights.values()))
@@ -332,7 +332,8 @@ class Load:
             await self.client.finished(flight.flow_id or "")
         one = f"{path}/{made['id']}"
         for _ in range(rng.randint(4, 8)):
-            if not await self._open.wait() or self._over.is_set():
+            await self._open.wait()
+            if self._over.is_set():
                 break
             await self._changes(rng, home, one, owed)
             await self._pauses(rng, PAUSES)

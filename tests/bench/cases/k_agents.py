@@ -40,7 +40,7 @@ _FLEETS = 2
 _AT_ONCE = 16
 _CHUNK = 200
 _MEMORY = next((path for path in (Path("/dev/shm"),) if path.exists()), None)  # noqa: S108 - a thousand agents have a thousand disks, not this one's
-SIZE = Size(sign_ups=0, organizations=12, suspending=4, inviting=12, databases=6, resets=12)
+SIZE = Size(sign_ups=0, organizations=12, suspending=4, inviting=12, databases=6, resets=12, beginning=4)
 """Nobody signs up meanwhile: a new customer would be placed at a server that is only imagined."""
 
 _UNSETTLED = """

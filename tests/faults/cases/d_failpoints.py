@@ -1,6 +1,7 @@
 """The process ends exactly between two things that belong together."""
 
 import asyncio
+import contextlib
 import sys
 from dataclasses import replace
 
@@ -9,7 +10,8 @@ from deploy.state import CHECKOUT
 from deploy.units import units
 from shared.failpoints import FAILPOINTS, Name
 from tests.faults.cases.b_bus import unpublished
-from tests.faults.registry import Harm, NeverHit, case
+from tests.faults.cases.h_reactions import failing, is_parked, of
+from tests.faults.registry import Harm, NeverHit, case, soon
 from tests.faults.world import World
 
 _HIT = 5
@@ -53,7 +55,6 @@ PLACES: tuple[tuple[Name, str, int], ...] = (
     ("follower", "console", 9),
     ("offset", "notification", 5),
     ("offset", "console", 7),
-    ("retry", "notification", 1),
     ("work", "notification", 9),
     ("mail", "notification", 6),
     ("customer", "billing", 1),
@@ -63,6 +64,18 @@ PLACES: tuple[tuple[Name, str, int], ...] = (
 )
 for _failpoint, _name, _times in PLACES:
     case(f"failpoint {_failpoint} in {_name}")(_at(_name, _failpoint, _times))
+
+
+@case("failpoint retry in billing")
+async def in_a_retry(world: World) -> None:
+    """What was parked succeeds at last, and the process ends before that is written."""
+    quiet = world.load.quiet
+    async with contextlib.AsyncExitStack() as stack:
+        async with failing(world, of(quiet)):
+            await world.load.rename(quiet, "To be tried again")
+            await soon(lambda: is_parked(world, quiet), 20, "the change to be parked")
+            await stack.enter_async_context(world.lab.down("billing"))
+        await _until_hit(world, "billing", "retry", 1)
 
 
 @case("failpoint resend in org")
@@ -116,7 +129,7 @@ async def _migrate(service: str, owner: str, failpoint: str) -> int:
     return await running.wait()
 
 
-ENUMERATED = {failpoint for failpoint, _, _ in PLACES} | {"resend", "migration"}
+ENUMERATED = {failpoint for failpoint, _, _ in PLACES} | {"retry", "resend", "migration"}
 """Every failpoint of the kit has a case."""
 if missing := set(FAILPOINTS) - ENUMERATED:
     raise LookupError(f"failpoints without a case: {missing}")

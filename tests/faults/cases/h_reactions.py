@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from deploy.plan import SERVICES
 from tests.faults.alarms import is_raised
+from tests.faults.load import Home
 from tests.faults.registry import case, soon
 from tests.faults.world import World
 
@@ -17,7 +18,7 @@ _SERVED = 40.0
 
 
 @contextlib.asynccontextmanager
-async def _failing(world: World, when: str) -> AsyncIterator[None]:
+async def failing(world: World, when: str) -> AsyncIterator[None]:
     """Inside, billing cannot write its subscriptions in this event and case."""
     lab = world.lab
     await lab.run("CREATE FUNCTION billing.has_a_bug() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the plan has a hole'; END $$")
@@ -38,6 +39,15 @@ async def _copy_follows(world: World) -> bool:
     return bool(rows and rows[0]["same"])
 
 
+def of(home: Home) -> str:
+    """The event in which only this organization's subscription cannot be written."""
+    return f"UPDATE OF customer_name ON billing.subscriptions FOR EACH ROW WHEN (NEW.org_id = '{home.org_id}')"
+
+
+async def is_parked(world: World, home: Home) -> bool:
+    return bool(await _parked(world, f"stream = 'org:{home.org_id}' AND state = 'retrying'"))
+
+
 async def _parked(world: World, where: str) -> int:
     return int((await world.lab.rows(f"SELECT count(*) AS n FROM billing.parked WHERE {where}"))[0]["n"])
 
@@ -46,14 +56,10 @@ async def _parked(world: World, where: str) -> int:
 async def poison(world: World) -> None:
     """Its stream waits, for this reaction alone; when it is mended it goes on by itself."""
     quiet = world.load.quiet
-    async with _failing(world, f"UPDATE OF customer_name ON billing.subscriptions FOR EACH ROW WHEN (NEW.org_id = '{quiet.org_id}')"):
+    async with failing(world, of(quiet)):
         for name in ("Poison", "Behind the poison"):
             await world.load.rename(quiet, name)
-
-        async def waits() -> bool:
-            return bool(await _parked(world, f"stream = 'org:{quiet.org_id}' AND state = 'retrying'"))
-
-        await soon(waits, 20, "the poison to be parked")
+        await soon(lambda: is_parked(world, quiet), 20, "the poison to be parked")
         try:
             await asyncio.wait_for(world.load.make_home(), _SERVED)
         except TimeoutError:
@@ -74,7 +80,7 @@ async def bug(world: World) -> None:
     async def copy_follows() -> bool:
         return await _copy_follows(world)
 
-    async with _failing(world, "INSERT ON billing.subscriptions FOR EACH ROW"):
+    async with failing(world, "INSERT ON billing.subscriptions FOR EACH ROW"):
         await soon(is_held, 60, "the fuse of a reaction that always fails")
         await is_raised(world, "MeshFuseBlown", within=10)
         await world.load.rename(world.load.quiet, "While a reaction is held")
