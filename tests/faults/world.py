@@ -19,6 +19,8 @@ class World:
     lab: Lab
     load: Load
     oracle: Oracle
+    repeated_mails: int = 0
+    """Mails that came twice in the cases so far."""
     afterwards: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     """What is put back when nobody needs the mesh any more."""
 
