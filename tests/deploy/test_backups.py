@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from deploy.stack import Mesh
+from tests.command import command
 from tests.deploy.bus import travels, write_change
-from tests.deploy.test_command import mesh
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def backup(bus: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a shelf") / "monday's"
-    done = mesh(bus.state.root, "backup", str(folder))
+    done = command(bus.state.root, "backup", str(folder))
     assert done.returncode == 0, done.stderr
     assert f"mesh restore {folder}" in done.stdout
     return folder
@@ -24,7 +24,7 @@ def backup(bus: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_backup_is_for_its_owner_alone_and_never_written_over(bus: Mesh, backup: Path) -> None:
     assert backup.stat().st_mode & 0o077 == 0
-    again = mesh(bus.state.root, "backup", str(backup))
+    again = command(bus.state.root, "backup", str(backup))
     assert again.returncode == 2
     assert "is there already" in again.stderr
 
@@ -34,11 +34,11 @@ def test_a_backup_that_was_damaged_is_refused(bus: Mesh, backup: Path) -> None:
     whole = control.read_bytes()
     try:
         control.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        done = mesh(bus.state.root, "restore", str(backup), "--yes")
+        done = command(bus.state.root, "restore", str(backup), "--yes")
         assert done.returncode == 1
         assert "pg_control is not what was backed up" in done.stderr
         control.unlink()
-        assert mesh(bus.state.root, "restore", str(backup), "--yes").returncode == 1
+        assert command(bus.state.root, "restore", str(backup), "--yes").returncode == 1
     finally:
         control.write_bytes(whole)
     assert bus.pid("postgres") == pid, "nothing was touched"
@@ -46,31 +46,31 @@ def test_a_backup_that_was_damaged_is_refused(bus: Mesh, backup: Path) -> None:
 
 def test_a_restore_asks_first_and_says_how_to_confirm_where_nobody_can_be_asked(bus: Mesh, backup: Path) -> None:
     pid = bus.pid("postgres")
-    done = mesh(bus.state.root, "restore", str(backup))
+    done = command(bus.state.root, "restore", str(backup))
     assert done.returncode == 1
     assert f"mesh restore {shlex.quote(str(backup))} --yes" in done.stderr
     assert bus.pid("postgres") == pid
 
 
 def test_what_is_no_backup_or_one_of_another_mesh_is_refused(bus: Mesh, backup: Path, tmp_path: Path) -> None:
-    assert mesh(bus.state.root, "restore", str(tmp_path), "--yes").returncode == 2
+    assert command(bus.state.root, "restore", str(tmp_path), "--yes").returncode == 2
     secrets = json.loads((backup / "secrets.json").read_text())
     (tmp_path / "secrets.json").write_text(json.dumps(secrets | {"identity": "another"}))
     (tmp_path / "plan.json").write_text((backup / "plan.json").read_text())
     (tmp_path / "postgres").symlink_to(backup / "postgres")
-    done = mesh(bus.state.root, "restore", str(tmp_path), "--yes")
+    done = command(bus.state.root, "restore", str(tmp_path), "--yes")
     assert done.returncode == 2
     assert "another mesh" in done.stderr
 
 
 def test_a_backup_brings_a_mesh_back_where_nothing_is_left_of_it(bus: Mesh, backup: Path) -> None:
     bus.reset()
-    done = mesh(bus.state.root, "restore", str(backup))
+    done = command(bus.state.root, "restore", str(backup))
     assert done.returncode == 0, done.stderr
     assert "mesh up" in done.stdout
     Mesh.start(bus.state.root, services=())
     assert bus.databases.state.secret("identity") == json.loads((backup / "secrets.json").read_text())["identity"]
-    assert mesh(bus.state.root, "restored", "--all", "--yes").returncode == 0
+    assert command(bus.state.root, "restored", "--all", "--yes").returncode == 0
     bus.wait_healthy()
     write_change(bus, "org:after-a-backup")
     assert travels(bus, "org:after-a-backup")
