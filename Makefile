@@ -48,8 +48,9 @@ test: env ## Run the whole suite: the tests of one mesh, and beside them those t
 test-apart: env ## Run the flows and the isolation suite with two databases, two connectors and two data planes: nothing may work only because all share one.
 	@$(BIN)/python -m pytest tests/flows tests/isolation --databases=2 --data-planes=2 $(ARGS)
 
-test-fast: env ## Run the suite on a mesh that is kept running between runs (ended by: make test-fast-down).
-	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/deploy --ignore=tests/operating --ignore=tests/faults $(ARGS)
+FAST := tests/rules tests/kit tests/contracts tests/flows
+test-fast: env ## Run rules, kit, contracts and flows, or TESTS=tests/org, on a mesh that is kept between runs (ended by: make test-fast-down).
+	@MESH_TEST_STATE="$(CURDIR)/.mesh-test" $(BIN)/python -m pytest --ignore=tests/contracts/test_how_to.py $(or $(TESTS),$(FAST)) $(ARGS)
 
 .PHONY: test-fast-down
 test-fast-down: env ## Remove the mesh that test-fast keeps.
