@@ -64,8 +64,9 @@ class Lab:
 
     async def end(self, *names: str, number: int = signal.SIGKILL) -> None:
         """Ends them, and waits until nobody meets them any more: Postgres takes one of ours that nobody has waited for for its living predecessor."""
-        ending = [psutil.Process(pid) for name in names if (pid := self.mesh.pid(name))]
-        await self.kill(*names, number=number)
+        there = {name: pid for name in names if (pid := self.mesh.pid(name))}
+        ending = [psutil.Process(pid) for pid in there.values()]
+        await self.kill(*there, number=number)
         _, alive = await asyncio.to_thread(psutil.wait_procs, ending, timeout=30)
         if alive:
             raise MeshError(f"these did not end: {alive}")

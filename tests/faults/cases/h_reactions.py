@@ -13,6 +13,8 @@ from tests.faults.world import World
 _BUG = "billing.start_the_subscription"
 _GOES_ON = 12.0
 """Seconds in which everybody else is seen to go on."""
+_NEWCOMERS = 12
+"""A fuse blows when so many different organizations fail."""
 _SERVED = 40.0
 """Seconds in which somebody who signs up under the load has everything, with the mails."""
 
@@ -27,6 +29,18 @@ async def failing(world: World, when: str) -> AsyncIterator[None]:
         yield
     finally:
         await lab.run("DROP FUNCTION billing.has_a_bug CASCADE")
+
+
+@contextlib.asynccontextmanager
+async def _newcomers(world: World) -> AsyncIterator[None]:
+    """So many sign up at once, and have everything at the end."""
+    signing_up = [asyncio.create_task(world.load.make_home()) for _ in range(_NEWCOMERS)]
+    try:
+        yield
+        await asyncio.gather(*signing_up)
+    finally:
+        for one in signing_up:
+            one.cancel()
 
 
 async def _copy_follows(world: World) -> bool:
@@ -80,15 +94,16 @@ async def bug(world: World) -> None:
     async def copy_follows() -> bool:
         return await _copy_follows(world)
 
-    async with failing(world, "INSERT ON billing.subscriptions FOR EACH ROW"):
-        await soon(is_held, 60, "the fuse of a reaction that always fails")
-        await is_raised(world, "MeshFuseBlown", within=10)
-        await world.load.rename(world.load.quiet, "While a reaction is held")
-        await soon(copy_follows, 20, "copies to go on beside a reaction that is held")
-        await asyncio.sleep(_GOES_ON)
-        if dead := await _parked(world, "state = 'dead'"):
-            world.surprise(f"{dead} streams are buried")
-    await world.order("/parked/retry", actor=_BUG, reason="it is mended")
+    async with _newcomers(world):
+        async with failing(world, "INSERT ON billing.subscriptions FOR EACH ROW"):
+            await soon(is_held, 60, "the fuse of a reaction that always fails")
+            await is_raised(world, "MeshFuseBlown", within=10)
+            await world.load.rename(world.load.quiet, "While a reaction is held")
+            await soon(copy_follows, 20, "copies to go on beside a reaction that is held")
+            await asyncio.sleep(_GOES_ON)
+            if dead := await _parked(world, "state = 'dead'"):
+                world.surprise(f"{dead} streams are buried")
+        await world.order("/parked/retry", actor=_BUG, reason="it is mended")
 
 
 _NEXT_VERSION = """CREATE FUNCTION org.next_version() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
