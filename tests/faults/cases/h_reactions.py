@@ -13,7 +13,7 @@ from tests.faults.world import World
 _BUG = "billing.start_the_subscription"
 _GOES_ON = 12.0
 """Seconds in which everybody else is seen to go on."""
-_NEWCOMERS = 12
+_NEWCOMERS = 14
 """A fuse blows when so many different organizations fail."""
 _SERVED = 40.0
 """Seconds in which somebody who signs up under the load has everything, with the mails."""
@@ -94,8 +94,9 @@ async def bug(world: World) -> None:
     async def copy_follows() -> bool:
         return await _copy_follows(world)
 
-    async with _newcomers(world):
+    async with contextlib.AsyncExitStack() as stack:
         async with failing(world, "INSERT ON billing.subscriptions FOR EACH ROW"):
+            await stack.enter_async_context(_newcomers(world))
             await soon(is_held, 60, "the fuse of a reaction that always fails")
             await is_raised(world, "MeshFuseBlown", within=10)
             await world.load.rename(world.load.quiet, "While a reaction is held")
