@@ -94,8 +94,9 @@ async def run_case(world: World, one: Case, least: int = LEAST_IN_FLIGHT, *, las
     except MeshError as why:
         result.findings.append(str(why))
     result.findings += [f"people still wait for {one}" for one in world.load.stuck]
-    _take(result, await world.oracle.settled())
-    result.repeated_mails, world.repeated_mails = result.repeated_mails - world.repeated_mails, result.repeated_mails
+    verdict = await world.oracle.settled()
+    _take(result, verdict, verdict.repeated_mails - world.repeated_mails)
+    world.repeated_mails = verdict.repeated_mails
     result.took = time.monotonic() - began
     return result
 
@@ -123,9 +124,9 @@ async def _until_steady(world: World, affected: list[Flight]) -> tuple[float, di
     return max(took, default=0.0), spread | {kind: max((t for t, f in zip(took, affected, strict=True) if f.kind == kind), default=0.0) for kind in KINDS}
 
 
-def _take(result: Result, verdict: Verdict) -> None:
+def _take(result: Result, verdict: Verdict, repeated_mails: int) -> None:
     result.lost, result.doubled, result.disordered = verdict.count("lost", "hidden", "unlike"), verdict.count("doubled"), verdict.count("disordered")
-    result.repeated_mails = verdict.repeated_mails
+    result.repeated_mails = repeated_mails
     result.findings += [f"{f.kind}: {f.what}" for f in verdict.findings]
 
 

@@ -10,7 +10,7 @@ from deploy.state import CHECKOUT
 from deploy.units import units
 from shared.failpoints import FAILPOINTS, Name
 from tests.faults.cases.b_bus import unpublished
-from tests.faults.cases.h_reactions import failing, is_parked, of
+from tests.faults.cases.h_reactions import failing, is_parked, rename_of
 from tests.faults.registry import Harm, NeverHit, case, soon
 from tests.faults.world import World
 
@@ -71,7 +71,7 @@ async def in_a_retry(world: World) -> None:
     """What was parked succeeds at last, and the process ends before that is written."""
     quiet = world.load.quiet
     async with contextlib.AsyncExitStack() as stack:
-        async with failing(world, of(quiet)):
+        async with failing(world, rename_of(quiet)):
             await world.load.rename(quiet, "To be tried again")
             await soon(lambda: is_parked(world, quiet), 20, "the change to be parked")
             await stack.enter_async_context(world.lab.down("billing"))

@@ -53,7 +53,7 @@ async def _copy_follows(world: World) -> bool:
     return bool(rows and rows[0]["same"])
 
 
-def of(home: Home) -> str:
+def rename_of(home: Home) -> str:
     """The event in which only this organization's subscription cannot be written."""
     return f"UPDATE OF customer_name ON billing.subscriptions FOR EACH ROW WHEN (NEW.org_id = '{home.org_id}')"
 
@@ -70,7 +70,7 @@ async def _parked(world: World, where: str) -> int:
 async def poison(world: World) -> None:
     """Its stream waits, for this reaction alone; when it is mended it goes on by itself."""
     quiet = world.load.quiet
-    async with failing(world, of(quiet)):
+    async with failing(world, rename_of(quiet)):
         for name in ("Poison", "Behind the poison"):
             await world.load.rename(quiet, name)
         await soon(lambda: is_parked(world, quiet), 20, "the poison to be parked")
